@@ -68,6 +68,15 @@ FORMS = {
         "</think>",
     ),
     "special tokens": (dialogue(BRACKETS, special=("[THINK]", "[/THINK]")), "[THINK]", "[/THINK]"),
+    "cohere": (
+        dialogue(
+            PLAIN_TAGS.split(".split")[0] + " }}" + PLAIN_TAGS.split("[-1] }}")[1],
+            special=("<|START_THINKING|>", "<|END_THINKING|>"),
+        ),
+        "<|START_THINKING|>",
+        "<|END_THINKING|>",
+    ),
+    "triangles": (dialogue(PLAIN_TAGS.replace("</think>", "◁/think▷")), "◁think▷", "◁/think▷"),
     "seed": (dialogue(SEED), "<seed:think>", "</seed:think>"),
 }
 HARMONY = dialogue(
@@ -143,6 +152,33 @@ def test_a_thought_that_the_prompt_opens_needs_no_tag() -> None:
     assert written(model, "<think>Let me see.</think>Paris.")[1] == ("Paris.", "stop")
     assert written(model, "Let me see.", "length")[1] == ("", "length")
     assert written(model, "Paris.")[1] == ("Paris.", "stop")
+
+
+@pytest.mark.parametrize("tags", [("<answer>", "</answer>"), ("<response>", "</response>")])
+@pytest.mark.parametrize("step", [1, 3, 1000])
+def test_tags_around_the_answer_behind_a_thought_are_not_shown(
+    tags: tuple[str, str], step: int
+) -> None:
+    """As Hunyuan, GLM 4.1V, ERNIE 4.5 and Granite 3.3 write them."""
+    opening, closing = tags
+    model = dialogue(PLAIN_TAGS.replace("{% for", f"{{# {opening} #}}{{% for", 1))
+
+    def read(raw: str, reason: FinishReason = "stop", resume: str = "") -> tuple[str, str]:
+        reply = model.reply(resume=resume)
+        shown = "".join(reply.push((), raw[at : at + step]) for at in range(0, len(raw), step))
+        return shown, reply.finish(reason)[0]
+
+    thought = "<think>\nLet me see.\n</think>\n"
+    paris = ("Paris, <b>1 < 2</b>.", "Paris, <b>1 < 2</b>.")
+    assert read(f"{thought}{opening}\n{paris[0]}\n{closing}\n") == paris
+    assert read(f"{thought}{paris[0]}") == paris
+    assert read(f"{thought}{opening}{paris[0]}", "length") == paris
+    assert read(f"{thought}{opening}{paris[0]}{closing[:4]}", "length") == paris
+    assert read(f"{thought}{opening[:5]}", "length") == ("", "")
+    assert read(f"{thought}{opening}")[1] == "Let me see."
+    assert read(f"Write {opening}so{closing}.")[1] == f"Write {opening}so{closing}."
+    assert read(f"{thought}Write {opening}so{closing}.")[1] == f"Write {opening}so{closing}."
+    assert read(f"is.{closing}", resume="Par")[1] == "Paris."
 
 
 def test_a_resumed_answer_goes_on_after_the_thought() -> None:

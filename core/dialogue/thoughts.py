@@ -20,7 +20,12 @@ TAGS = (
     ("<thought>", "</thought>"),
     ("<reasoning>", "</reasoning>"),
     ("<|channel>thought", "<channel|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("◁think▷", "◁/think▷"),
 )
+ANSWER_TAGS = (("<answer>", "</answer>"), ("<response>", "</response>"))
+"""Between which some models put the answer behind a thought."""
 
 # A lone surrogate represents a control token, which has no text, in a decoded text.
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
@@ -41,6 +46,8 @@ class ThoughtSyntax:
     """The two tags; empty for channels."""
     opened: bool = False
     """Whether the prompt ends within a thought."""
+    answer: tuple[str, str] = ("", "")
+    """The two tags around the answer behind a thought, where the model writes any."""
     controls: Mapping[str, str] = field(default_factory=dict)
     """Control token -> its placeholder character."""
 
@@ -87,7 +94,9 @@ def find_thoughts(template: str, controls: Collection[str], tail: str) -> Though
         if close in template or (opening in controls and close in controls):
             marks = {opening: _OPEN, close: _CLOSE}
             known = {token: mark for token, mark in marks.items() if token in controls}
-            return ThoughtSyntax(opening, close, tail.rstrip().endswith(opening), known)
+            answers = (pair for pair in ANSWER_TAGS if pair[0] in template or pair[0] in controls)
+            opened = tail.rstrip().endswith(opening)
+            return ThoughtSyntax(opening, close, opened, next(answers, ("", "")), known)
     return None
 
 
@@ -105,6 +114,10 @@ class TagReader:
         self.thinking = thinking
         self.ended = False
         self._begun = thinking or answering
+        self._begins_answer = False
+        """Whether a thought has ended, and the answer has not begun."""
+        self._wrapped = answering and bool(syntax.answer[0])
+        """Whether the answer may end with a tag."""
 
     def push(self, text: str) -> str:
         """The part of the answer that `text` adds."""
@@ -115,14 +128,36 @@ class TagReader:
             self._read_thought()
         if self.thinking or not self._begun:
             return ""
-        answer, self._held = _CONTROLS.sub("", self._held), ""
+        answer, self._held = self._unwrap(_CONTROLS.sub("", self._held))
         self._answered = self._answered or bool(answer.strip())
         return answer
+
+    def _unwrap(self, text: str) -> tuple[str, str]:
+        """Text of the answer without the tags around it, and the end that may become a tag."""
+        opening, close = self._syntax.answer
+        if self._begins_answer and opening:
+            said = text.lstrip()
+            if opening.startswith(said):
+                return "", text
+            self._begins_answer, self._wrapped = False, said.startswith(opening)
+            text = said.removeprefix(opening) if self._wrapped else text
+        if not self._wrapped:
+            return text, ""
+        before, found, after = text.partition(close)
+        if found:
+            self._wrapped = False
+            return before + after, ""
+        whole = len(text) - overlap(text, (close,))
+        return text[:whole], text[whole:]
 
     def finish(self, *, cut: bool) -> str:
         """The rest of the answer. A model that ended, and said nothing outside of its thought, has
         answered in it; the thought of a reply that was `cut` is no answer."""
         rest, self._held = _CONTROLS.sub("", self._held), ""
+        if self._wrapped or (
+            self._begins_answer and self._syntax.answer[0].startswith(rest.strip())
+        ):
+            rest = ""  # of a tag
         if self._answered or (not self.thinking and rest.strip()):
             return rest
         if self.thinking:
@@ -152,6 +187,7 @@ class TagReader:
             index, tag = min(found)
             self._keep(self._held[:index])
             self._held, self.thinking = self._held[index + len(tag) :], False
+            self._begins_answer = True
             return
         whole = len(self._held) - overlap(self._held, (self._syntax.close,))
         self._keep(self._held[:whole])
