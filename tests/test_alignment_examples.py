@@ -187,6 +187,14 @@ def test_a_file_that_is_no_data_set_is_named(tmp_path: Path) -> None:
     path.write_text(json.dumps(PAIR) + "\n{cut sh")
     with pytest.raises(OperatorError, match="line 2, is not JSON"):
         read_examples(path, "dpo")
+    path.write_text("[" * 100_000)
+    with pytest.raises(OperatorError, match="line 1, is not JSON"):
+        read_examples(path, "dpo")
+    path.write_text(json.dumps({**PAIR, "rejected": [said("assistant", "\ud800")]}))
+    with pytest.raises(OperatorError, match="line 1, holds half of a character"):
+        read_examples(path, "dpo")
+    path.write_text("\ufeff" + json.dumps(PAIR) + "\r\n")
+    assert len(read_examples(path, "dpo")) == 1
     written(tmp_path, {**RATED, "label": False})
     with pytest.raises(OperatorError, match="holds no example for sft"):
         read_examples(path, "sft")

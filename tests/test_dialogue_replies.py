@@ -304,6 +304,8 @@ def structured() -> Iterator[str]:
         yield "^" + r"(?:[a-z0-9]{1,3}[-_.])" * size + "$"
         yield "```python\n" + "    x = x + 1\n" * size * 4 + "```\n"
         yield "- [ ] write the report\n" * size
+        yield "<ul>" + "<li>Item</li>" * size * 3 + "</ul>"
+        yield "東京\t大阪\t東京\n" * size * 3
         yield "".join(
             f"On the {ORDINALS[day]} day of Christmas my true love gave to me "
             f"{', '.join(reversed(GIFTS[: day + 1]))} in a pear tree. "

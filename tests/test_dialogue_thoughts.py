@@ -135,6 +135,8 @@ def test_a_thought_that_is_closed_twice_ends_at_the_first(form: tuple[Dialogue, 
     text, reason = written(model, f"{opening}a{closing}Paris.{closing}")[1]
     assert text.startswith("Paris.")
     assert reason == "stop"
+    again = f"{opening}a{closing}\n{closing}\n{closing}Paris."
+    assert written(model, again)[1] == ("Paris.", "stop")
 
 
 @forms

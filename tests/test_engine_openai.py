@@ -84,7 +84,8 @@ class Server:
         await response.prepare(request)
         if self.script is not None:
             for line in self.script:
-                await response.write(f"data: {line}\r\n\r\n".encode())
+                named = line if line.startswith("error: ") else f"data: {line}"
+                await response.write(f"{named}\r\n\r\n".encode())
             if self.stalls:
                 await asyncio.Event().wait()
             return response
@@ -201,7 +202,8 @@ def event(**choice: Any) -> str:
 # reason twice) and 27755, sgl-project/sglang pull 30917 (ids on request), ggml-org/llama.cpp pulls
 # 15001 (ids in) and 10853 (ids out), huggingface/text-generation-inference pulls 2336 (an empty
 # reason), 2344 (`eos_token`) and 2221 (no [DONE]), mudler/LocalAI issues 1194 (no reason) and 5102
-# (an empty one), ollama/ollama pull 6188 (a prompt is a string).
+# (an empty one), ollama/ollama pull 6188 (a prompt is a string), QwenLM/qwen-code issue
+# 9882 (capitals).
 DIALECTS: dict[str, tuple[list[str], list[int], str, str]] = {
     "vLLM: ids beside text, and an end with what was held back": (
         [
@@ -258,6 +260,10 @@ DIALECTS: dict[str, tuple[list[str], list[int], str, str]] = {
     "ollama: everything at once, and no reason": (
         [event(text="a b c", finish_reason=None), "[DONE]"],
         [], "a b c", "stop",
+    ),
+    "a gateway to Gemini: reasons in capitals": (
+        [event(text="a", finish_reason=None), event(text="b", finish_reason="MAX_TOKENS")],
+        [], "ab", "length",
     ),
     "a server that knows no limit": (
         [event(token_ids=list(range(1, 9))), event(token_ids=list(range(9, 20)))],
@@ -680,6 +686,15 @@ async def test_an_odd_event_is_an_error_of_one_sentence(odd: str) -> None:
         with pytest.raises(EngineError, match="server") as caught:
             await replied(engine, request_for())
     assert "\n" not in str(caught.value)
+
+
+async def test_an_error_in_a_field_of_its_own_is_told() -> None:
+    """As llama.cpp's server sent it before its pull 16109."""
+    server = Server()
+    async with opened(server) as engine:
+        server.script = [event(text="a"), 'error: {"code": 400, "message": "no room"}', "[DONE]"]
+        with pytest.raises(EngineError, match=r"gave up: no room$"):
+            await replied(engine, request_for())
 
 
 async def test_a_server_that_refuses_ids_is_refused_in_one_sentence() -> None:

@@ -64,6 +64,8 @@ def test_prompts_are_read_in_every_form_that_others_write(tmp_path: Path) -> Non
     ("line", "complaint"),
     [
         ("{", "line 2: it is not JSON"),
+        (r'{"id": "\ud800", "prompt": "x"}', "line 2: it holds half of a character"),
+        (r'{"category": "\ud800", "prompt": "x"}', "line 2: it holds half of a character"),
         ("[]", "line 2: it is not a JSON object"),
         ("[" * 100_000, "line 2: it is"),
         ("{}", "line 2: one of prompt, messages and turns"),

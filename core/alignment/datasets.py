@@ -27,6 +27,7 @@ from core.dialogue import Dialogue
 from core.errors import ModelError, OperatorError, TurnTooLong, writing
 from core.models.manifest import digest_of_words, sha256
 from core.queue_types import Sample, Trace
+from core.settings import is_text
 from core.types import ThreadKey, Turn, read_messages
 
 COLUMNS: dict[Method, tuple[str, ...]] = {
@@ -88,7 +89,7 @@ class Item:
 def read_examples(path: Path, method: Method) -> list[Example]:
     """A data set; OperatorError, which names the line, for one that does not fit the method."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin with U+FEFF
     except OSError as error:
         raise OperatorError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -114,10 +115,12 @@ class _Line:
         """The line's example; None: the method cannot use it."""
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self._wrong("is not JSON") from None
         if not isinstance(row, dict):
             raise self._wrong("is no JSON object")
+        if not is_text(json.dumps(row, ensure_ascii=False)):
+            raise self._wrong("holds half of a character (a lone surrogate)")
         liked = row.get("label", True)
         if not isinstance(liked, bool):
             raise self._wrong("has a label that is neither true nor false")

@@ -22,6 +22,7 @@ _SENTENCE_END = re.compile(r"[。.!?！？\n]")
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 _ITEM = re.compile(r"[ \t]*(?:[-*+•・>#|]|\d+[.)、．:]|[(（]?\d+[)）]|[①-⑳]|[a-z]+://)|\t| {4}")
 """The beginning of a line of a list, a table, a quotation, a list of addresses, or of code."""
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _WORDS = re.compile(r"[^\W\d_]")
 _LEAST_WORDS = 0.5
 """Text with a smaller part of letters is data, a drawing or code."""
@@ -76,9 +77,11 @@ def _long_enough(repeated: str) -> int:
 
 
 def _is_prose(text: str) -> bool:
-    """Whether most characters are letters, and no line belongs to a list, a table or code."""
+    """Whether most characters are letters outside of tags, and no line belongs to a list, a table
+    or code."""
     visible = re.sub(r"\s", "", text)
-    if len(_WORDS.findall(visible)) < _LEAST_WORDS * len(visible):
+    words = len(_WORDS.findall(_TAG.sub("", text)))
+    if words < _LEAST_WORDS * len(visible) or "\t" in text:
         return False
     return not any(_ITEM.match(line) for line in text.split("\n"))
 

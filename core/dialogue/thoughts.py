@@ -135,12 +135,14 @@ class TagReader:
     def _unwrap(self, text: str) -> tuple[str, str]:
         """Text of the answer without the tags around it, and the end that may become a tag."""
         opening, close = self._syntax.answer
-        if self._begins_answer and opening:
-            said = text.lstrip()
-            if opening.startswith(said):
+        if self._begins_answer:
+            closed_again = rf"\s*(?:{re.escape(self._syntax.close)}\s*)*"
+            text = re.sub(closed_again, "", text, count=1)
+            if self._may_be_tag(text):
                 return "", text
-            self._begins_answer, self._wrapped = False, said.startswith(opening)
-            text = said.removeprefix(opening) if self._wrapped else text
+            self._begins_answer = False
+            self._wrapped = bool(opening) and text.startswith(opening)
+            text = text.removeprefix(opening)
         if not self._wrapped:
             return text, ""
         before, found, after = text.partition(close)
@@ -154,10 +156,8 @@ class TagReader:
         """The rest of the answer. A model that ended, and said nothing outside of its thought, has
         answered in it; the thought of a reply that was `cut` is no answer."""
         rest, self._held = _CONTROLS.sub("", self._held), ""
-        if self._wrapped or (
-            self._begins_answer and self._syntax.answer[0].startswith(rest.strip())
-        ):
-            rest = ""  # of a tag
+        if self._wrapped or (self._begins_answer and self._may_be_tag(rest.strip())):
+            rest = ""
         if self._answered or (not self.thinking and rest.strip()):
             return rest
         if self.thinking:
@@ -170,6 +170,9 @@ class TagReader:
     def thought(self) -> str:
         """The thought so far."""
         return "".join(self._thought).strip()
+
+    def _may_be_tag(self, text: str) -> bool:
+        return any(tag.startswith(text) for tag in (self._syntax.close, self._syntax.answer[0]))
 
     def _begin(self) -> None:
         said = self._held.lstrip()

@@ -161,9 +161,10 @@ def _reason(given: object) -> FinishReason | None:
     """A server's finish reason as ours; None for an event before the end."""
     if not given:
         return None
-    if given in _STOPPED:
+    known = str(given).lower()
+    if known in _STOPPED:
         return "stop"
-    if given in _TOO_LONG:
+    if known in _TOO_LONG:
         return "length"
     raise EngineError(f"the server ended the reply: {given}")
 
@@ -186,6 +187,8 @@ async def events_of(response: aiohttp.ClientResponse) -> AsyncIterator[Mapping[s
         yield None
         return
     async for line in _lines(response):
+        if line.startswith(b"error:"):  # llama.cpp's server before its pull 16109
+            yield {"error": _parsed(line.removeprefix(b"error:"))}
         if not line.startswith(b"data:"):
             continue
         data = line.removeprefix(b"data:").strip()

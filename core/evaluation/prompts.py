@@ -17,6 +17,7 @@ from core.engine_types import GenerationRequest
 from core.errors import TurnTooLong, UsageError
 from core.evaluation.statistics import Side
 from core.ports import Engine
+from core.settings import is_text
 from core.types import FinishReason, Job, Turn, read_messages
 
 Language: TypeAlias = Literal["ja", "en"]
@@ -157,7 +158,10 @@ def _lines(path: Path, texts: Sequence[str]) -> Iterator[_Line]:
             raise UsageError(f"{path}, line {number}: it is nested too deeply") from None
         if not isinstance(fields, dict):
             raise UsageError(f"{path}, line {number}: it is not a JSON object")
-        yield _Line(path, number, fields)
+        line = _Line(path, number, fields)
+        if not is_text(json.dumps(fields, ensure_ascii=False)):
+            raise line.wrong("it holds half of a character (a lone surrogate)")
+        yield line
 
 
 def _check_ids(lines: Sequence[_Line], ids: Sequence[str]) -> None:
@@ -210,14 +214,6 @@ def _message(line: _Line, message: object) -> dict[str, str]:
 def _check_text(line: _Line, text: str) -> None:
     if not text.strip():
         raise line.wrong("its text is empty")
-    _check_characters(line, text)
-
-
-def _check_characters(line: _Line, text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise line.wrong("it holds half of a character (a lone surrogate)") from None
 
 
 _ENDINGS: tuple[Ending, ...] = ("stop", "length", "repetition")
@@ -226,13 +222,13 @@ _ENDINGS: tuple[Ending, ...] = ("stop", "length", "repetition")
 def _answer(line: _Line, side: Side) -> Answer:
     match line.fields:
         case {"answer": str(text)} | {"text": str(text)} | {"choices": [{"turns": [str(text)]}]}:
-            _check_characters(line, text)
+            text = text.strip()
         case _:
             raise line.wrong("it has no answer, no text and no choices of one turn")
     ending = line.fields.get("finish_reason")
     if ending is not None and ending not in _ENDINGS:
         raise line.wrong(f"its finish_reason is {ending!r}; it may be {', '.join(_ENDINGS)}")
-    return Answer(line.id, side, text.strip(), ending)
+    return Answer(line.id, side, text, ending)
 
 
 _AHEAD = 2
