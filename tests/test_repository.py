@@ -185,3 +185,9 @@ def test_every_package_that_is_installed_is_pinned(python: str) -> None:
         assert name in pinned, f"{name} is not in constraints.txt"
         with suppress(PackageNotFoundError):
             assert pinned[name].contains(version(name)), f"{name} is installed as {version(name)}"
+
+
+def test_a_version_of_the_changelog_lists_each_change_once() -> None:
+    for version_ in (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1:]:
+        entries = [line for line in version_.splitlines() if line.startswith("- ")]
+        assert sorted(set(entries)) == sorted(entries)
