@@ -40,18 +40,18 @@ def define(
 
 ATTENTION_NAME = "henji"
 FALCON = "falcon"
-"""The one type that is served without transformers' attention interface."""
+"""The only type that is served without transformers' attention interface."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """How a layer weighs keys."""
+    """A layer's scale, cap and sinks of attention scores."""
 
     scale: float
     cap: float = 0.0
-    """Scores stay between its negative and it; 0: they have no bounds."""
+    """Scores are squashed to between -`cap` and `cap`; 0: no limit."""
     sinks: Tensor | None = None
-    """(heads,): a score of each head beside those of the keys, which weighs nothing in."""
+    """(heads,): attention sinks: each head has one more score, without a value."""
 
 
 class AttentionStep(Protocol):
@@ -73,7 +73,7 @@ class LayerGroup:
 
     layers: tuple[int, ...]
     window: int
-    """The ids that each of them attends to at most: blocks before them are given back."""
+    """The most ids that each layer attends to. Blocks before them are given back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class CacheShape:
 
     layers: int
     heads: int
-    """Of keys and values."""
+    """Key heads: as many as value heads."""
     size: int
     """Of one head: the larger of a key's and a value's."""
     dtype: torch.dtype
@@ -125,7 +125,7 @@ class CacheShape:
 
     @property
     def bytes_per_token(self) -> int:
-        """Of an id that all groups hold."""
+        """The bytes of an id in all groups."""
         return len(self.groups) * self.bytes_per_block // SIZE
 
     @property
@@ -149,7 +149,7 @@ def _groups(windows: tuple[int, ...], context_length: int) -> list[LayerGroup]:
 
 
 def _divided(windows: tuple[int, ...], depth: int) -> list[LayerGroup]:
-    """Groups of at most `depth` layers that have one window."""
+    """Groups of at most `depth` layers with the same window."""
     alike: dict[int, list[int]] = {}
     for layer, window in enumerate(windows):
         alike.setdefault(window, []).append(layer)
@@ -180,7 +180,7 @@ def _cache_dtype(model: PreTrainedModel) -> torch.dtype:
 
 
 def windows_of(config: PretrainedConfig, context_length: int) -> tuple[int, ...]:
-    """See `CacheShape`. A window that the context in use never reaches is no window."""
+    """See `CacheShape`. A window as long as the context in use does not count."""
     kinds = getattr(config, "layer_types", None)
     if not kinds:
         kinds = ["sliding_attention"] * config.num_hidden_layers
@@ -190,9 +190,10 @@ def windows_of(config: PretrainedConfig, context_length: int) -> tuple[int, ...]
 
 
 def supported_shape(model: PreTrainedModel, context_length: int) -> CacheShape:
-    """Check that a model can be exact here, fix its rotations, and give its shape in the cache.
+    """Check that the engine can compute a model exactly, fix its rotations, and return its shape in
+    the cache.
 
-    ModelError where its configuration asks for something else, or does not say its sizes.
+    ModelError if its configuration needs another attention, or lacks sizes.
     """
     try:
         _check_supported(model, context_length)
@@ -227,8 +228,8 @@ def refused(model: PreTrainedModel, reason: str) -> ModelError:
 def fix_rotations(model: PreTrainedModel, context_length: int) -> None:
     """Make rotations depend on the context in use, and not on the longest text of a step.
 
-    transformers chooses the factors of `longrope` and `dynamic` at each call, so that a sequence
-    would be rotated otherwise once a longer one is beside it. vLLM fixes them as this does.
+    transformers chooses the factors of `longrope` and `dynamic` at each call, so that a longer
+    sequence in the batch would change the rotation of the others. vLLM fixes them the same way.
     """
     for module in model.modules():
         kinds = getattr(module, "rope_type", None)
@@ -286,9 +287,9 @@ def _attend(
 def fitted(
     heads: int, size: int, query: Tensor, key: Tensor, value: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value with zeros up to the cache's `size`; it has `heads` of keys.
+    """Query, key and value, padded with zeros to the cache's `size`; `heads`: its key heads.
 
-    ModelError for shapes with which a kernel would read or write outside of its memory.
+    ModelError for shapes that would make a kernel read or write out of bounds.
     """
     for one in (key, value):
         if one.shape[1] != heads or one.shape[3] > size:

@@ -1,6 +1,6 @@
-"""The contents of the cache's blocks: reference counts, content hashes, least recently used.
+"""The blocks of the cache: reference counts, content hashes, eviction of the least recently used.
 
-Only numbers are kept here; the keys and values themselves lie in the cache of the device.
+This file keeps only numbers. The keys and values are in the cache on the device.
 
 A model's layers are in groups of the same window and size, and a sequence has a table of blocks for
 each group. All groups take their blocks from one pool.
@@ -22,7 +22,7 @@ SIZE = 16
 ALL = 1 << 30
 """The window of a layer that attends to everything before an id."""
 GIVEN_BACK = -1
-"""In a table, a block that the group's window has passed."""
+"""Marks a block in a table that the group's window has passed."""
 
 BlockTable: TypeAlias = "array[int]"
 """The blocks of one sequence in one group, in order."""
@@ -63,7 +63,7 @@ def digests(
 
 
 class BlockManager:
-    """The records of `count` blocks. A block without references can be found until it is reused."""
+    """Manages `count` blocks. A block without references can be found until it is reused."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -75,13 +75,13 @@ class BlockManager:
 
     @property
     def idle(self) -> int:
-        """How many blocks can be allocated."""
+        """The number of blocks that can be allocated."""
         return len(self._idle)
 
     def match(self, digests: Sequence[bytes], needed: Sequence[int]) -> list[BlockTable]:
         """The longest prefix that every group has kept: a table for each group.
 
-        `needed`: how many blocks at its end suffice each; those before are given back.
+        `needed`: the number of last blocks that each group needs; earlier ones are given back.
         """
         tables = [array("i") for _ in needed]
         kept, longest = [0] * len(needed), 0
@@ -128,14 +128,14 @@ class BlockManager:
             self._content[block] = content
 
     def forget(self, contents: Iterable[Content]) -> None:
-        """Make what was computed of these unfindable."""
+        """Make the blocks with these contents unfindable."""
         for content in contents:
             block = self._index.pop(content, None)
             if block is not None:
                 self._content[block] = None
 
     def release(self, blocks: Sequence[int]) -> None:
-        """Drop references. The end of a prefix is reused before its beginning."""
+        """Remove a reference from each. The end of a prefix is reused before its beginning."""
         for block in reversed(blocks):
             self._references[block] -= 1
             if not self._references[block]:

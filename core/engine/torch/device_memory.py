@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 _GPU_PART = 0.9
-"""The cache's part of the memory beside the weights; the rest is for activations."""
+"""The cache's share of the memory that the weights leave; the rest is for activations."""
 _CPU_PART = 0.5
-"""Lower, because other programs use the machine too."""
+"""Lower than on a GPU: other programs use the machine too."""
 
 
 def cache_bytes(device: torch.device, wanted_gb: float | None) -> int:

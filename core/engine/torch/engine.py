@@ -53,7 +53,7 @@ class Limits:
     slots: int = 32
     """Requests that run at once."""
     step_tokens: int = 256
-    """Ids of one step: replies come first, and long prompts are computed in chunks of the rest."""
+    """Ids of one step. Replies come first; long prompts are computed in chunks of the rest."""
     cache_bytes: int = 1 << 30
     int8_weights: bool = False
     """On a CPU: see `Int8Linear`."""
@@ -62,7 +62,7 @@ class Limits:
 
 
 class TorchEngine:
-    """Any causal model of transformers, all requests in one batch that changes at every step.
+    """Serves any causal model of transformers by continuous batching.
 
     It changes the model: attention is replaced, and on a CPU the weights are repacked.
 
@@ -100,10 +100,10 @@ class TorchEngine:
         record_for: Callable[[PreTrainedModel], Path] | None = None,
         progress: Callable[[LoadingStage], None] = log.debug,
     ) -> Self:
-        """An engine for the model that `load` gives; ModelError where it cannot be served exactly.
+        """An engine for the model that `load` returns; ModelError if it cannot be served exactly.
 
-        `record_for` gives the file that exists once the model was found to be computed exactly.
-        `progress` is told of each stage that begins. All are called in the engine's thread.
+        `record_for` returns the file that exists once the model was verified. `progress` is called
+        at the beginning of each stage. All are called in the engine's thread.
         """
         engine, ready = cls(), Future[None]()
         engine._record_for, engine._progress = record_for, progress
@@ -160,7 +160,7 @@ class TorchEngine:
         model, limits = self._model, self._limits
         self._progress("kernels")
         if model.device.type != "cuda":
-            # Numba is for the CPU alone
+            # Numba is only for the CPU
             from core.engine.torch.cpu.numba_kernels import keep_compiled
             from core.engine.torch.cpu.paged_attention import CpuCache
             from core.engine.torch.cpu.traced_runner import TracedRunner
@@ -170,7 +170,7 @@ class TorchEngine:
             cache = CpuCache(shape, blocks)
             self._progress("trace")
             return TracedRunner(model, cache, compare=not self._verified)
-        # Triton is installed with a GPU alone
+        # Triton is only installed on a machine with a GPU
         from core.engine.torch.gpu.cuda_graphs import GraphRunner
         from core.engine.torch.gpu.paged_attention import PagedCache
 
@@ -228,7 +228,7 @@ class TorchEngine:
         )
 
     async def close(self) -> None:
-        """Fails the requests in flight and ends the thread."""
+        """Fail the requests in flight and end the thread."""
         self._closing = True
         self._wake_up.set()
         if self._thread is not None:
@@ -248,7 +248,7 @@ class TorchEngine:
 
     @property
     def _most_tokens(self) -> int:
-        """Of prompt and reply together."""
+        """The most tokens of prompt and reply together."""
         lengths, scheduler = range(1, self._limits.context_length + 1), self._scheduler
         return bisect_right(lengths, scheduler.blocks.count, key=scheduler.blocks_held)
 
@@ -278,7 +278,7 @@ class TorchEngine:
                 self._scheduler.add(self._inbox.popleft())
             try:
                 worked = self._step()
-            except Exception:  # a defect of the scheduler's: restart rather than fall silent
+            except Exception:  # a bug in the scheduler: restart instead of hanging
                 log.exception("the engine's books are wrong; every request in flight fails")
                 self._restart()
                 worked = True
@@ -339,7 +339,7 @@ class TorchEngine:
         for chunk, token in results:
             sequence = chunk.sequence
             if not sequence.tables:
-                continue  # it ended with the step before, which this one did not wait for
+                continue  # it ended in the step before, for which this one did not wait
             self._scheduler.computed(chunk)
             sampled += token is not None
             if token is None:

@@ -1,7 +1,7 @@
 """Falcon's attention, which does not go through transformers' attention interface.
 
-Falcon's layers pass their cache on to their attention, and nothing else of ours. The engine's step
-therefore travels in the place of the cache.
+Falcon's layers pass only their cache on to their attention. So the engine passes its step in place
+of the cache.
 """
 
 from __future__ import annotations
@@ -38,9 +38,8 @@ class _FalconAttention(theirs.FalconAttention):
         **_: Any,
     ) -> tuple[Tensor, None]:
         query, key, value = self._split_heads(self.query_key_value(hidden_states))
-        repeats = key.shape[2] // cast(
-            "int", self.num_kv_heads
-        )  # of each key head, in the newer architecture
+        # the newer architecture repeats each key head
+        repeats = key.shape[2] // cast("int", self.num_kv_heads)
         query, key, value = (
             one.transpose(1, 2) for one in (query, key[:, :, ::repeats], value[:, :, ::repeats])
         )

@@ -25,7 +25,7 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 
 
 Result: TypeAlias = tuple[ScheduledChunk, int | None]
-"""With the token that follows the chunk, where it ends with the newest id."""
+"""A chunk, with the next token if the chunk ends with the newest id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class LaunchedStep:
     tokens: Tensor
     """The new tokens of the chunks that sample, in order; on the device."""
     batch: SamplingBatch | None
-    """None where no chunk samples."""
+    """None if no chunk samples."""
     _sampling: list[int]
     _on_host: Tensor
     _arrived: Any
@@ -80,7 +80,7 @@ class Runner(ABC):
     runs_ahead = False
     """`launch` returns before the step is computed, and `follow` can queue the next one."""
     verified = True
-    """False after a check of this start that failed, so that the next start must check again."""
+    """False if a check of this start failed, so that the next start checks again."""
     windows: Tensor
     """(layers,), on the device: the ids that each layer attends to, read at each step."""
     groups: int

@@ -21,7 +21,7 @@ from core.types import Sampling
 _MASK = (1 << 64) - 1
 _ALL = 1 << 40
 _NUCLEUS = 512
-"""So many of the most probable tokens are tried before the whole vocabulary is sorted."""
+"""The number of most probable tokens that are tried before the whole vocabulary is sorted."""
 
 
 def uniform(seed: int, index: int) -> float:
@@ -38,7 +38,7 @@ class Truncation:
 
     rows: Tensor
     top_k: Tensor
-    """(rows, 1); larger than any vocabulary where there is none."""
+    """(rows, 1); larger than any vocabulary if a row has none."""
     top_p: Tensor
     """(rows, 1)"""
     widest: int
@@ -75,11 +75,11 @@ class SamplingBatch:
     """(rows, longest) ids of prompt and reply, the rest a row's first id; None: no penalty."""
     penalty: Tensor
     temperature: Tensor
-    """1 where a row is greedy."""
+    """1 for a greedy row."""
     draw: Tensor
     """float64"""
     greedy: Tensor | None
-    """bool; None: no row is, and a CPU is spared the argmax, which costs ten times a maximum."""
+    """bool; None if no row is greedy: an argmax costs a CPU ten times as much as a maximum."""
     truncation: Truncation | None
     any_untruncated: bool
     """A row draws from the whole vocabulary."""
@@ -140,7 +140,7 @@ def sample(logits: Tensor, batch: SamplingBatch) -> Tensor:
     """
     logits = logits.float()
     finite = logits.amax(-1).isfinite()
-    if logits.is_cuda or not finite.all():  # on a GPU asking takes longer than filling
+    if logits.is_cuda or not finite.all():  # on a GPU, asking takes longer than filling
         logits.masked_fill_(~finite[:, None], 0.0)
     return torch.where(finite, _sample_finite(logits, batch), -1)
 

@@ -65,7 +65,7 @@ class Scheduler:
         insort(self.waiting, sequence, key=_order)
 
     def plan(self) -> list[ScheduledChunk]:
-        """The next step: empty only where nothing runs or waits."""
+        """The chunks of the next step; empty only if no request runs or waits."""
         self._drop_cancelled()
         chunks: dict[int, ScheduledChunk] = {}
         budget = self._step_tokens
@@ -83,9 +83,9 @@ class Scheduler:
         return list(chunks.values())
 
     def follow(self, chunks: list[ScheduledChunk]) -> list[ScheduledChunk] | None:
-        """The step after this one, whose tokens are not known yet, with the same sequences.
+        """The step after this one, with the same sequences, before their new tokens are known.
 
-        None where one of them may end, or where another could join.
+        None if one of them may end, or if another could join.
         """
         sequences = [chunk.sequence for chunk in chunks]
         if len(chunks) != len(self.running) or (self.waiting and len(chunks) < self.slots):
@@ -139,7 +139,7 @@ class Scheduler:
             self.waiting.remove(sequence)
 
     def discard(self, sequence: Sequence) -> None:
-        """Remove a sequence whose keys and values are wrong: nobody may find them."""
+        """Remove a sequence whose keys and values are wrong, and make them unfindable."""
         for group in range(len(sequence.tables)):
             self.blocks.forget((group, digest) for digest in sequence.digests)
         self.remove(sequence)
@@ -154,7 +154,7 @@ class Scheduler:
             self.remove(sequence)
 
     def _admit(self, budget: int) -> Sequence | None:
-        """Start the oldest waiting sequence, if its ids and one more block fit.
+        """Start the oldest waiting sequence, if there is room for its ids and one more block.
 
         In a group with a window, the next step's ids suffice.
         """
@@ -189,7 +189,10 @@ class Scheduler:
             self.prompt_tokens += len(sequence.request.prompt)
 
     def _reserve(self, sequence: Sequence, count: int, chunks: dict[int, ScheduledChunk]) -> bool:
-        """Get blocks for `count` more ids, if need be from the newest; False: it is the newest."""
+        """Reserve blocks for `count` more ids, if necessary by preempting the newest sequences.
+
+        False if that preempted this sequence.
+        """
         needed = blocks_for(sequence.computed + count)
         while short := [table for table in sequence.tables if len(table) < needed]:
             if self.blocks.idle:

@@ -23,7 +23,7 @@ class Sequence:
 
     request: GenerationRequest
     emit: Emit
-    """Called in the engine's thread with each chunk, and with an error where there is one."""
+    """Called in the engine's thread with each chunk, or with an error."""
     order: int
     """The number of its arrival."""
     arrived: float
@@ -31,15 +31,15 @@ class Sequence:
     """Prompt and reply, with room for the longest reply; valid up to `length`."""
     length: int
     computed: int = 0
-    """How many ids have keys and values in the cache."""
+    """The number of ids that have keys and values in the cache."""
     cached: int = 0
-    """How many of the prompt's ids were found in the cache when it was first admitted."""
+    """The number of the prompt's ids that were in the cache when it was first admitted."""
     tables: list[BlockTable] = field(default_factory=list)
-    """Of each group of layers; none: it is not running."""
+    """A block table for each group of layers; empty: the sequence is not running."""
     digests: list[bytes] = field(default_factory=list)
-    """Of the full blocks, in order; each covers everything before it too."""
+    """The digests of the full blocks, in order; each covers everything before it too."""
     streaming: bool = False
-    """Its first chunk is out."""
+    """Its first chunk has been sent."""
     cancelled: bool = False
 
     @classmethod
@@ -64,7 +64,7 @@ class Sequence:
         return self.length - len(self.request.prompt)
 
     def append(self, token: int) -> FinishReason | None:
-        """Take a sampled token, send it out, and say whether it ended the reply."""
+        """Add a sampled token and send it; the reason if it ended the reply."""
         reason = self._take(token)
         ids = () if reason == "stop" and token in self.request.stop_ids else (token,)
         cached = 0 if self.streaming else self.cached

@@ -36,9 +36,9 @@ log = logging.getLogger(__name__)
 _LONG, _SHORT, _PIECE = 40, 9, 24
 """Ids of the two sequences, and of the first piece of the long one."""
 _BLOCKS = 4
-"""That the two sequences take in each group of layers."""
+"""Blocks that the two sequences take in each group of layers."""
 _WINDOW = 20
-"""To which windows are cut meanwhile, so that the long sequence is longer."""
+"""Windows are cut to this size for the comparison, so that the long sequence is longer."""
 _SPREAD = {torch.float32: 0.05}
 _SPREAD_OF_HALF = 0.4
 """The largest difference between two logits, in standard deviations of the model's own."""
@@ -88,7 +88,7 @@ def _cut_windows(model: PreTrainedModel, shape: CacheShape) -> Iterator[None]:
 
 @contextmanager
 def _cut(windows: Tensor) -> Iterator[None]:
-    """Cut those of the engine, which it reads at each step."""
+    """Cut the engine's windows, which it reads at each step."""
     before = windows.clone()
     windows[windows < ALL] = windows[windows < ALL].clamp(max=_WINDOW)
     try:
@@ -100,7 +100,7 @@ def _cut(windows: Tensor) -> Iterator[None]:
 def verify(
     model: PreTrainedModel, runner: Runner, reference: Reference, *, step_tokens: int
 ) -> None:
-    """Compare the engine's steps with the reference; ModelError where they fail or differ.
+    """Compare the engine's steps with the reference; ModelError if they fail or differ.
 
     A step has `step_tokens` ids at most.
     """
@@ -112,7 +112,7 @@ def verify(
     spread = _SPREAD.get(model.dtype, _SPREAD_OF_HALF)
     for ours, theirs in compared:
         difference = float((ours - theirs).abs().max() / theirs.std().clamp(min=1e-6))
-        if not difference <= spread:  # NaN is no agreement either
+        if not difference <= spread:  # NaN is a difference, too
             raise refused(model, "its attention has parts that are unknown here")
 
 
@@ -157,7 +157,7 @@ _PACKAGES = ("henji", "torch", "transformers", "numpy")
 
 
 def record_path(directory: Path, model: PreTrainedModel, **facts: Any) -> Path:
-    """The file in `directory` that exists once this model was found to be computed exactly.
+    """The file in `directory` that exists once this model was verified.
 
     Its name is a digest of `facts`, of the model's configuration and of everything that computes.
     """
@@ -191,7 +191,7 @@ def is_recorded(path: Path | None) -> bool:
 
 
 def record(path: Path | None) -> None:
-    """Keep that the comparison succeeded; without a place to keep it, the next start compares."""
+    """Record that the comparison succeeded. Without a place for it, the next start compares."""
     if path is None:
         return
     try:

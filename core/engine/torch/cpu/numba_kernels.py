@@ -39,9 +39,9 @@ log = logging.getLogger(__name__)
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
 _NUMBERS = {torch.float32: types.float32, torch.bfloat16: types.uint16}
-"""bfloat16 is the upper half of a float32; Numba knows it by its bits."""
+"""bfloat16 is the upper half of a float32. Numba has no such type and sees its bits."""
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
-"""Sums in any order. Infinite and NaN numbers stay so."""
+"""Sums may be reordered. Infinite and NaN values stay infinite and NaN."""
 _LINE = 64
 """Bytes of a cache line."""
 _LEAST = np.float32(-1e30)

@@ -23,14 +23,14 @@ from core.engine.torch.scheduler import ScheduledChunk
 
 _NO_SINKS = np.empty(0, np.float32)
 _SCORES = 4 << 20
-"""Bytes of attention scores at once: they should fit the CPU's cache."""
+"""Bytes of attention scores that are computed at once: they should fit into the CPU's cache."""
 _ROWS, _KNOWN = 32, 8 * SIZE
 """A piece is padded to multiples of these: oneDNN compiles a product for each size, and keeps it,
 1 MB for each pair of ids and known ids."""
 
 
 class CpuCache:
-    """Pages of `SIZE` ids in memory. Make it in the thread that computes."""
+    """Pages of `SIZE` ids in memory. Create it in the thread that computes."""
 
     def __init__(self, shape: CacheShape, blocks: int) -> None:
         self.pages = lazy_zeros(
@@ -116,7 +116,7 @@ def _score(query: Tensor, key: Tensor, mask: Tensor, how: Attention, scores: Ten
 
 
 def _beside_sinks(scores: Tensor, sinks: Tensor) -> Tensor:
-    """The part of all weights that is not the sinks'."""
+    """The share of the weights that the sinks leave to the keys."""
     total = scores.float().logsumexp(-1, keepdim=True)
     return torch.sigmoid(total - sinks.float()[:, None, None]).to(scores.dtype)
 
@@ -173,7 +173,7 @@ class _PromptPiece:
 
     @classmethod
     def of(cls, chunk: ScheduledChunk, end: int, dtype: torch.dtype, window: int) -> _PromptPiece:
-        """The piece as a layer with this window sees it: pages before the window are no part."""
+        """The piece as a layer with this window sees it, without the pages before the window."""
         start, length = chunk.sequence.computed, chunk.sequence.computed + chunk.count
         first, last = max(0, start + 1 - window) // SIZE, blocks_for(length)
         tables = [np.array(one[first:last], np.int32) for one in chunk.sequence.tables]
@@ -187,7 +187,7 @@ class _PromptPiece:
 
 
 def _multiple(count: int, of: int) -> int:
-    """The least multiple that is not below `count`."""
+    """`count`, rounded up to a multiple."""
     return -(-count // of) * of
 
 
@@ -198,7 +198,7 @@ class CpuStep:
     cache: CpuCache
     decoding: _DecodingRows | None
     pieces: dict[int, list[_PromptPiece]]
-    """As layers with each window see them."""
+    """The pieces as layers with each window see them."""
     windows: list[int]
     ids: int
     """Rows after these are padding."""

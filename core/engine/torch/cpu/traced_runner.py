@@ -56,18 +56,17 @@ class TracedRunner(Runner):
     """Runs a trace of the model, or the model itself where the trace differs."""
 
     def __init__(self, model: PreTrainedModel, cache: CpuCache, *, compare: bool = True) -> None:
-        """`compare`: whether to compare the trace with the model, which an earlier start may have
-        done."""
+        """`compare`: compare the trace with the model, unless an earlier start has done that."""
         self._cache, self.windows, self.groups = cache, cache.windows, max(cache.groups) + 1
         for module in model.modules():
             if isinstance(module, nn.Embedding):
-                # it matters to gradients alone, and the check of its range cannot be traced
+                # only gradients need it, and the check of its range cannot be traced
                 module.padding_idx = None
         self._compute: _Compute = _EagerModel(model)
         try:
             self._compute = self._traced(self._compute, compare=compare)
         except Exception as error:  # the model runs eagerly then, and slower
-            why = error.__cause__ or error  # torch raises a warning as the cause of another error
+            why = error.__cause__ or error  # torch wraps a warning in another error
             log.info("the model is not traced, and takes longer for a step: %s", why)
 
     def _logits(
@@ -91,10 +90,10 @@ class TracedRunner(Runner):
 
     @torch.inference_mode()
     def _traced(self, eager: _Compute, *, compare: bool) -> _Compute:
-        """A trace that is right for any number of ids; ValueError where it is not.
+        """A trace that is right for any number of ids; ValueError if it is not.
 
-        It takes every branch that the model takes with the example. Where a branch depends on the
-        values of a tensor, or on the number of ids, torch warns, and nothing is traced.
+        It has the branches that the model takes for the example. If a branch depends on the values
+        of a tensor, or on the number of ids, torch warns, and the model is not traced.
         """
         sequence = warm_up_sequence(Sampling(), self.groups, page=0)  # an empty page
 

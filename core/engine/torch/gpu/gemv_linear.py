@@ -9,7 +9,7 @@ from core.engine.torch.attention import define
 from core.engine.torch.gpu.triton_kernels import multiply_row
 
 _OUTPUTS = 1
-"""Rows of the weights that a program of the kernel reads, and the numbers it reads at a time."""
+"""Rows of the weights for one program of the kernel, and the numbers that it reads at a time."""
 _INPUTS = 4096
 
 

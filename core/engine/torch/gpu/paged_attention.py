@@ -19,7 +19,7 @@ TILE = 16
 """Ids of a prompt that one program of the kernel attends for."""
 _KEYS = 64
 _PROGRAMS = 512
-"""The number that keeps a large GPU busy."""
+"""The number of programs that keeps a large GPU busy."""
 _MOST_SPLITS = 16
 
 
@@ -142,7 +142,8 @@ def _attend(
 
 
 def _splits(programs: int) -> int:
-    """With few sequences several programs share the keys of each, so that the GPU is not idle."""
+    """The number of programs that share a sequence's keys: several, if few sequences leave the GPU
+    idle."""
     return max(1, min(_MOST_SPLITS, _power_of_two(_PROGRAMS // programs + 1) // 2))
 
 

@@ -118,7 +118,7 @@ class DecodeStep(Step):
     def stage(
         self, chunks: list[ScheduledChunk], ids: Ints | Tensor, positions: Ints, wanted: Ints
     ) -> None:
-        """See `Step`; every row is wanted. Ids on the device may still be being computed."""
+        """See `Step`; every row is wanted. Ids on the device may not be computed yet."""
         host, used = self._inputs.host, len(chunks)
         if used < self._used:
             host["ids"][used:] = host["positions"][used:] = 0
