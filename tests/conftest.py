@@ -15,8 +15,10 @@ import structlog
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
+from bots.cli import commands
 from tests import optional  # noqa: F401 - it reads the environment before it is emptied
 from tests.local_discord import openapi  # noqa: F401 - as does this
+from tests.processes import Here, Ran
 
 pytest_plugins = ["tests.local_discord.fixtures"]
 
@@ -80,12 +82,28 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
         await client.config_set("maxmemory", usual["maxmemory"] or "0")  # a test may fill it
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """Runs a henji command in this process: for commands that end early."""
+
+    def run(*words: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["henji", *words])
+        status = commands.run()
+        captured = capsys.readouterr()
+        return Ran(status, captured.out, captured.err)
+
+    return run
+
+
 @pytest.fixture(autouse=True)
 def unchanged_logging() -> Iterator[None]:
     """A command that a test runs in this process sets up logging for itself alone."""
     loggers = [logging.getLogger(package) for package in ("core", "storage", "bots")]
     levels = [logger.level for logger in loggers]
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, logging.raiseExceptions
     yield
+    root.handlers[:], root.level, logging.raiseExceptions = before
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
     structlog.reset_defaults()

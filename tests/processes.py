@@ -6,9 +6,10 @@ import asyncio
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 ECHO = {"HENJI_ENGINE": "echo", "HENJI_LOCALE": "en"}
 
@@ -20,6 +21,10 @@ class Ran:
     status: int
     out: str
     err: str
+
+
+Here: TypeAlias = Callable[..., Ran]
+"""Runs a henji command, given as words, in the test's own process: the fixture `here`."""
 
 
 async def start(*words: str, **environment: str) -> Process:
@@ -66,6 +71,16 @@ async def henji(*words: str, given: str = "", **environment: str) -> Ran:
     """Run `henji WORDS` to its end, with `given` on its standard input."""
     process = await start(*words, **environment)
     return await finish(process, given)
+
+
+async def listens(port: int) -> bool:
+    """Whether a process accepts connections on a port of loopback."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 async def finish(process: Process, given: str = "") -> Ran:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
-import logging
 import os
 import pwd
 import re
@@ -13,43 +12,23 @@ import shutil
 import signal
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import click
 import pytest
-import structlog
 from redis.asyncio import Redis
 
 from bots.cli import commands
 from core.errors import OperatorError, UsageError, command_for, install_command
 from core.models.manifest import Manifest, digest_of_words
-from tests.processes import Ran, environment_with, finish, henji, in_a_shell, start
+from tests.processes import Here, Ran, environment_with, finish, henji, in_a_shell, start
 from tests.servers import free_port
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
-
-Here: TypeAlias = Callable[..., Ran]
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Here]:
-    """Runs a henji command in this process: for commands that end early."""
-
-    def run(*words: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["henji", *words])
-        status = commands.run()
-        captured = capsys.readouterr()
-        return Ran(status, captured.out, captured.err)
-
-    root = logging.getLogger()
-    before = root.handlers[:], root.level, logging.raiseExceptions
-    yield run
-    root.handlers[:], root.level, logging.raiseExceptions = before
-    structlog.reset_defaults()
 
 
 def command_paths(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:

@@ -6,22 +6,20 @@ import ast
 import asyncio
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import aiohttp
 import pytest
-import structlog
 
-from bots.cli import commands
 from bots.cli.comparison import adapter_details
 from bots.strings.en import ENGLISH
 from core import evaluation
@@ -35,11 +33,9 @@ from core.settings import load_settings
 from tests import tiny_models
 from tests.comparisons import lines, prompt
 from tests.optional import needs_answers, published_answers
-from tests.processes import Ran, finish, henji, start
+from tests.processes import Here, finish, henji, start
 from tests.test_alignment_training import pairs
 from tests.test_engine_openai import Server, serving
-
-Here: TypeAlias = Callable[..., Ran]
 
 ECHOES = """
 [models.ten]
@@ -71,22 +67,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def compare(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Here]:
+def compare(folder: Path, here: Here) -> Here:
     """Runs the command in this process."""
-
-    def run(*words: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["henji", "compare", *words])
-        status = commands.run()
-        captured = capsys.readouterr()
-        return Ran(status, captured.out, captured.err)
-
-    root = logging.getLogger()
-    before = root.handlers[:], root.level, logging.raiseExceptions
-    yield run
-    root.handlers[:], root.level, logging.raiseExceptions = before
-    structlog.reset_defaults()
+    return partial(here, "compare")
 
 
 def answers_in(directory: Path) -> dict[tuple[str, str], str]:

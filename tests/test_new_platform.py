@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sys
-from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
-from tests.processes import Ran, environment_with, finish
+from tests.processes import Ran, finish, listens, start_in
 from tests.servers import free_port
 from tests.waiting import until
 
@@ -28,20 +26,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-async def start(tree: Path, *words: str, **variables: str) -> Process:
-    """`henji WORDS` from the copy."""
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bots", *words),
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=PIPE,
-        cwd=tree,
-        env=environment_with({"PYTHONPATH": str(tree), **variables}),
-    )
-
-
 async def henji(tree: Path, *words: str, **variables: str) -> Ran:
-    return await finish(await start(tree, *words, **variables))
+    return await finish(await start_in(tree, *words, **variables))
 
 
 async def test_the_command_line_has_a_command_for_it(tree: Path) -> None:
@@ -54,9 +40,9 @@ async def test_henji_up_starts_it_and_people_chat_through_it(
 ) -> None:
     port = free_port()
     variables = {"HENJI_TOY_TOKEN": "toy-hidden", "HENJI_TOY_PORT": str(port)}
-    up = await start(tree, "up", REDIS_URL=redis_url, **variables)
+    up = await start_in(tree, "up", REDIS_URL=redis_url, **variables)
     try:
-        await until(lambda: _listens(port), 30)
+        await until(lambda: listens(port), 30)
         await until(lambda: _a_core_serves(redis), 30)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for text in ("hello", "こんにちは"):
@@ -104,12 +90,3 @@ async def test_its_places_and_people_have_rules(tree: Path, redis_url: str, redi
 
 async def _a_core_serves(redis: Redis) -> bool:
     return bool(await redis.exists("henji:{0}:lane:echo"))
-
-
-async def _listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -73,18 +71,7 @@ async def test_the_oldest_message_that_waits_is_timed(redis: Redis) -> None:
     assert await RedisReports(stores.store).oldest_wait() == pytest.approx(90, abs=5)
 
 
-@pytest.fixture
-def logging_as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level, logging.raiseExceptions
-    yield
-    root.handlers[:], root.level, logging.raiseExceptions = before
-    structlog.reset_defaults()
-
-
-async def test_a_process_reports_its_newest_error_without_secrets(
-    redis: Redis, logging_as_it_was: None
-) -> None:
+async def test_a_process_reports_its_newest_error_without_secrets(redis: Redis) -> None:
     stores, settings = StoreFixture.over(redis), load(lane=LANE, openai_api_key="hidden")
     set_up_logging(settings)
     monitor = Monitor(settings, stores.queue, RedisReports(stores.store))

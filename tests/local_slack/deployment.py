@@ -28,6 +28,7 @@ from core.worker import Worker, WorkerSettings
 from storage.rules import RedisAudit, RedisRules
 from storage.store import Store
 from tests.local_slack import LocalSlack, Message
+from tests.processes import listens
 from tests.store_fixture import StoreFixture, TestConnection
 from tests.waiting import until
 
@@ -131,7 +132,7 @@ class SlackDeployment:
         }
         self.slack.delivery.request_url = f"http://127.0.0.1:{port}/slack/events"
         self._tasks[name] = self._serve(name)
-        await until(partial(_listens, port))
+        await until(partial(listens, port))
 
     async def again(self) -> None:
         """Start another adapter with the same settings, and wait for its end."""
@@ -211,15 +212,6 @@ class SlackDeployment:
         ours = (m for m in workspace.messages.values() if m.user == self.slack.bot_user)
         assert not any(m.unfurl for m in ours if m.streaming == "no" and not m.ephemeral_for)
         assert workspace.violations == []
-
-
-async def _listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
 
 
 @contextlib.asynccontextmanager
