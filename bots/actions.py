@@ -383,7 +383,7 @@ class Actions:
     ) -> str:
         """The answer to ``config …`` in a place: see `Access.configure`."""
         thread = place.any_thread
-        if (refused := await self._refuse_others(actor, thread, locale)) is not None:
+        if (refused := await self._admin_refusal(actor, thread, locale)) is not None:
             return refused
         lane = (await self._relay.access.rulebook.rules(thread)).model or self._relay.settings.lane
         count_tokens = partial(
@@ -395,11 +395,11 @@ class Actions:
 
     async def audited(self, actor: Actor, place: Place, locale: str) -> str:
         """The newest entries of a place's audit log."""
-        if (refused := await self._refuse_others(actor, place.any_thread, locale)) is not None:
+        if (refused := await self._admin_refusal(actor, place.any_thread, locale)) is not None:
             return refused
         return await self._relay.access.audited(place, actor.person, locale)
 
-    async def _refuse_others(self, actor: Actor, thread: ThreadKey, locale: str) -> str | None:
+    async def _admin_refusal(self, actor: Actor, thread: ThreadKey, locale: str) -> str | None:
         """None for an admin; else the refusal, which may be silent."""
         if refusal := await self.refusal(actor, thread):
             return refusal.sentence(locale)

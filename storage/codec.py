@@ -321,7 +321,7 @@ def decode_sample(thread: ThreadKey, job: str, entry: str, fields: Mapping[str, 
         raise Undecodable(f"not a sample: {error!r}") from error
 
 
-def decode_duel(thread: ThreadKey, job: str, entry: str, fields: Mapping[str, str]) -> StoredDuel:
+def decode_duel(thread: ThreadKey, job: str, fields: Mapping[str, str]) -> StoredDuel:
     """A duel, open or decided."""
     try:
         one, two = (_answer(fields[number]) for number in fields["order"])

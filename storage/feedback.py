@@ -123,10 +123,10 @@ class RedisPreferences:
     async def duels(self, place: Place) -> AsyncIterator[StoredDuel]:
         """The duels of a channel or a space that have two answers."""
         async for thread in self._threads(place):
-            for job, entry, fields in await self._kept(thread, "duel"):
+            for job, _, fields in await self._kept(thread, "duel"):
                 if "order" in fields:
                     try:
-                        yield codec.decode_duel(thread, job, entry, fields)
+                        yield codec.decode_duel(thread, job, fields)
                     except codec.Undecodable as error:
                         log.warning("a duel is not understood", job=job, error=str(error))
 

@@ -553,8 +553,8 @@ async def test_last_updates_are_reserved_from_intermediate_ones() -> None:
     assert limiter.try_acquire("chat.update", "T2", "C1")  # another workspace has its own
     async with asyncio.timeout(1):
         await limiter.acquire("chat.update", "T1", "C1")
-    limiter.release("T1", "0")
-    limiter.release("T1", "1")
+    limiter.release("0")
+    limiter.release("1")
     assert limiter.try_acquire("chat.update", "T1", "C1")
 
 

@@ -99,7 +99,7 @@ def _embeds(embeds: Iterable[discord.Embed], read: Read) -> list[str]:
 
 
 def _embed(embed: discord.Embed, read: Read) -> str:
-    fields = [_field(field, read) for field in embed.fields[:MOST_FIELDS]]
+    fields = [_field(field) for field in embed.fields[:MOST_FIELDS]]
     lines = [embed.author.name, embed.title, embed.description, *fields]
     lines += [image("", embed.image.url or ""), _below(embed)]
     return "\n".join(read(line) for line in lines if line and line.strip())
@@ -111,7 +111,7 @@ def _below(embed: discord.Embed) -> str:
     return " · ".join(filter(None, (embed.footer.text, at)))
 
 
-def _field(field: Any, read: Read) -> str:
+def _field(field: Any) -> str:
     name = (field.name or "").strip().strip("\u200b")
     value = (field.value or "").strip().strip("\u200b")
     return ": ".join(filter(None, (name, value)))

@@ -15,7 +15,6 @@ from bots.slack.app_home import AppHome
 from bots.slack.context import Context
 from bots.slack.convert import PLATFORM, ModalSubmission, Press, SlashCommand, link_to
 from bots.slack.manifest import BRANCH_SHORTCUT, RESET_SHORTCUT, SHORTCUTS, SUMMARY_SHORTCUT
-from bots.slack.messages import MessageHandler
 from bots.slack.questions import Question, Questions
 from bots.strings import say
 from bots.summaries import Offer, Summarizer
@@ -92,11 +91,8 @@ class ResponseScreen:
 class CommandHandler:
     """The words after the slash command: a question begins a new thread."""
 
-    def __init__(
-        self, context: Context, messages: MessageHandler, home: AppHome, questions: Questions
-    ) -> None:
+    def __init__(self, context: Context, home: AppHome, questions: Questions) -> None:
         self._context = context
-        self._messages = messages
         self._app_home = home
         self._questions = questions
         self._summarizer = Summarizer(context.relay, context.actions, context.history)

@@ -37,6 +37,12 @@ TextCommand: TypeAlias = Literal["reset", "help", "privacy", "usage", "model", "
 PLATFORM = "slack"
 WORD_JOINER = "\u2060"
 """An invisible character: Slack does not read a mention that has it in front."""
+REPLY_METADATA = "henji_reply"
+"""The metadata type of the bot's replies."""
+NOTICE_METADATA = "henji_notice"
+"""The metadata type of the bot's sentences in direct channels, which are not replies."""
+QUESTION_METADATA = "henji_question"
+"""The metadata type of a question that the bot posted for a person's command."""
 
 _SAID = {None, "file_share", "thread_broadcast", "me_message", "bot_message"}
 _TS = re.compile(r"\d+\.\d+")
@@ -58,7 +64,6 @@ _COMMANDS: Mapping[str, TextCommand] = {
     "stop": "stop",
     "停止": "stop",
 }
-
 
 LINK = re.compile(
     r"https://[\w.-]+\.slack\.com/archives/(?P<channel>[CDG][A-Z0-9]+)/p(?P<at>\d{10})(?P<rest>\d{6})"
@@ -340,14 +345,6 @@ def _whole(text: str, carried: str, by_bot: str, bot: Bot, names: Mapping[str, s
     """A message's words and attached text as the model reads them; a bot's with its name."""
     said = joined([readable(text, bot, names), readable(carried, bot, names)])
     return of_bot(by_bot, said) if by_bot else said
-
-
-REPLY_METADATA = "henji_reply"
-"""The metadata type of the bot's replies."""
-NOTICE_METADATA = "henji_notice"
-"""The metadata type of the bot's sentences in direct channels, which are not replies."""
-QUESTION_METADATA = "henji_question"
-"""The metadata type of a question that the bot posted for a person's command."""
 
 
 def incoming(

@@ -87,7 +87,7 @@ class Listeners:
         self._context = context
         self._app_home = AppHome(context)
         self._buttons = ButtonHandlers(context)
-        self._commands = CommandHandler(context, self.messages, self._app_home, self.questions)
+        self._commands = CommandHandler(context, self._app_home, self.questions)
 
     def register(self, app: AsyncApp) -> None:
         app.event(re.compile(r".*"))(self._event)
@@ -130,9 +130,9 @@ class Listeners:
                 await self.messages.on_session_stopped(stopped)
 
     async def _command(self, body: dict[str, Any], ack: AsyncAck) -> None:
-        await self._acknowledged(self._run(convert.parse_command(body)), ack)
+        await self._acknowledged(self._run_command(convert.parse_command(body)), ack)
 
-    async def _run(self, told: SlashCommand) -> None:
+    async def _run_command(self, told: SlashCommand) -> None:
         place = ThreadKey(PLATFORM, told.team, told.channel, "-")
         # a command works only in the workspace that the app is installed in: no look-up is needed
         refusal = await self._context.refusal(place, told.user, told.team)
@@ -145,9 +145,9 @@ class Listeners:
             self._context.spawn(self._context.respond(told.team, told.response_url, refusal))
 
     async def _shortcut(self, body: dict[str, Any], ack: AsyncAck) -> None:
-        await self._acknowledged(self._choose(convert.parse_press(body)), ack)
+        await self._acknowledged(self._run_shortcut(convert.parse_press(body)), ack)
 
-    async def _choose(self, press: Press) -> None:
+    async def _run_shortcut(self, press: Press) -> None:
         if not await self._is_refused(press):
             await self._commands.on_shortcut(press)
 

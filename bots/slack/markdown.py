@@ -96,7 +96,7 @@ class Blocks:
         quotes = quote.count(">")
         rest = line[len(quote) :].expandtabs(4)
         indent, bare = len(rest) - len(rest.lstrip(" ")), rest.strip()
-        if self._fence and self._goes_on(rest, quotes, indent, bare):
+        if self._fence and self._goes_on(quotes, indent, bare):
             return "code"
         is_lazy = quotes < self._quotes and bare and not _BEGINS.match(rest, indent)
         is_lazy = bool(is_lazy) and not (self._is_apart or self._is_code)
@@ -108,7 +108,7 @@ class Blocks:
             return "code" if self._is_code else "prose"
         return self._begin(rest, indent)
 
-    def _goes_on(self, rest: str, quotes: int, indent: int, bare: str) -> bool:
+    def _goes_on(self, quotes: int, indent: int, bare: str) -> bool:
         """Whether a line is of the code block that is open, or its end."""
         content = self._items[-1] if self._items else 0
         if quotes < self._quotes or (bare and indent < content):

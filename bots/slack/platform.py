@@ -150,7 +150,7 @@ class SlackPlatform:
             return
         self._open.pop(job, None)
         if live.ended:  # else another process has taken over the reply and its status
-            self._api.limiter.release(delivery.thread.space, job)
+            self._api.limiter.release(job)
             await self._clear_signs(delivery, live)
 
     async def _clear_signs(self, delivery: Delivery, live: LiveReply) -> None:
@@ -320,7 +320,7 @@ class SlackPlatform:
             ending = "chat.stopStream" if message in live.streams else "chat.update"
             limiter.reserve(ending, team, delivery.job)
         elif part.last:
-            limiter.release(team, delivery.job)
+            limiter.release(delivery.job)
             live.streams.clear()
 
     # -- editing ------------------------------------------------------------------------------

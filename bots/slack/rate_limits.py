@@ -95,7 +95,7 @@ class RateLimiter:
     def has_reserved(self, method: str, team: str, reply: str) -> bool:
         return reply in self._promised[method, team]
 
-    def release(self, team: str, reply: str) -> None:
+    def release(self, reply: str) -> None:
         """Drop the reservations of a reply that has ended or moved to another process."""
         for promised in self._promised.values():
             promised.pop(reply, None)
