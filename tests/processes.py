@@ -84,7 +84,7 @@ async def listens(port: int) -> bool:
 
 
 async def finish(process: Process, given: str = "") -> Ran:
-    out, err = await asyncio.wait_for(process.communicate(given.encode()), 60)
+    out, err = await asyncio.wait_for(process.communicate(given.encode()), 180)
     return Ran(process.returncode or 0, out.decode(), err.decode())
 
 
