@@ -97,7 +97,7 @@ def kinds() -> list[str]:
 # -- one type -------------------------------------------------------------------------------------
 
 
-def tiny(kind: str, *, is_decoder: bool = True) -> PreTrainedModel:
+def tiny_model(kind: str, *, is_decoder: bool = True) -> PreTrainedModel:
     """A tiny model of this type; the last error where none can be made."""
     errors: list[Exception] = []
     for other in _OTHERS:
@@ -176,7 +176,7 @@ def usual_of(kind: str) -> dict[str, Any]:
 def _run(kind: str, *, is_decoder: bool = True) -> Found:
     """Run a type in the engine, four prompts at once, and compare it with the model itself."""
     try:
-        ours, theirs = (tiny(kind, is_decoder=is_decoder) for _ in range(2))
+        ours, theirs = (tiny_model(kind, is_decoder=is_decoder) for _ in range(2))
     except Exception as error:
         return Found("not built", in_brief(error))
     try:

@@ -304,7 +304,7 @@ def looked_at(
 ) -> Change:
     """`said`: the base's answers and the new model's."""
     before, after = said
-    # a distance between distributions needs replies that nothing but the model has bent
+    # a distance between distributions needs replies that only the model has shaped
     free = shop.answers(prompts, ON_POLICY, 9, adapter)
     base, new = shop.model(None), shop.model(adapter)
     kl = float((log_probs(new, free) - log_probs(base, free)).sum()) / len(free)

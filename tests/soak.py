@@ -75,7 +75,7 @@ class People:
         text = f"<@{self.slack.bot_user}> {self._text()}"
         ts = await self.slack.say(channel, self._person(), text)
         self.threads = [*self.threads[-50:], (channel, ts)]
-        with suppress(TimeoutError):  # what is deleted or reset has no answer
+        with suppress(TimeoutError):  # deleted and reset messages get no answer
             await self.slack.until(lambda: bool(self.slack.replies(channel, ts)), 20)
 
     async def ask_again(self) -> None:

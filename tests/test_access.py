@@ -258,7 +258,7 @@ async def test_a_shorter_retention_applies_to_records_of_messages(company: Compa
     await company.config("retention_days 2")
     names = [name async for name in company.stores.redis.scan_iter("henji:{0}:message:*")]
     names += [name async for name in company.stores.redis.scan_iter("henji:{0}:delivery:*")]
-    assert len(names) == 4  # the question's, the reply's two, and how it was brought out
+    assert len(names) == 4  # of the question, of the reply (two), and of its delivery
     for name in names:
         assert 1 * DAY < await company.stores.redis.ttl(name) <= 2 * DAY, name
 

@@ -121,7 +121,7 @@ async def test_the_asker_still_governs_a_reply_that_an_admin_regenerated(office:
     reply = await office.answered()
     assert (await office.actions.regenerate(ADMIN, THREAD, reply, "press")).done
     claim = await office.stores.claim()
-    assert claim.job.author == "U9"  # whose share it counts against
+    assert claim.job.author == "U9"  # the person whose quota it counts against
     assert await office.stores.queue.open_jobs(THREAD) == {claim.job.id: "U1"}
     assert (await office.actions.stop(OTHER, THREAD, claim.job.id)).key == "not_yours"
     assert (await office.actions.stop(ASKER, THREAD, claim.job.id)).done

@@ -401,7 +401,7 @@ async def test_the_cards_way_from_thumbs_to_a_policy(folder: Path) -> None:
     assert made is not None
     assert started is not None
     assert len(made.rewards) == 1
-    assert set(started.examples) < set(made.examples)  # what it went on from is in it too
+    assert set(started.examples) < set(made.examples)  # with those of its base
 
 
 @pytest.mark.parametrize(

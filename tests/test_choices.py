@@ -177,12 +177,6 @@ def chosen(**values: str) -> Json:
     }
 
 
-async def whispered(deployment: SlackDeployment, user: str, text: str) -> None:
-    await deployment.slack.until(
-        lambda: any(text in message.text for message in deployment.slack.whispers(user))
-    )
-
-
 async def test_a_thread_chooses_its_model_and_persona_in_the_menu_under_a_reply(
     slack: SlackDeployment,
 ) -> None:
@@ -195,7 +189,7 @@ async def test_a_thread_chooses_its_model_and_persona_in_the_menu_under_a_reply(
     assert labels == ["the default here", "house", "gone (away)"]
     assert [option["value"] for option in persona["options"]] == ["default", "brief"]
     slack.slack.submit("U2", view, chosen(model="house", persona="brief"))
-    await whispered(slack, "U2", "From now on in this conversation: house.")
+    await slack.slack.until_whispered("U2", "From now on in this conversation: house.")
     await slack.slack.say("C1", "U2", "and good night", thread=ts)
     reply = await slack.answered("C1", ts, "echo: a")
     assert "AI (house)" in str(reply.blocks)
@@ -210,7 +204,7 @@ async def test_a_model_that_is_away_is_refused_with_a_sentence(slack: SlackDeplo
     view = await picker(slack, ts, "echo: hi")
     for name, said in (("gone", "No core runs gone"), ("nobodys", "“nobodys” is not offered here")):
         slack.slack.submit("U2", view, chosen(model=name))
-        await whispered(slack, "U2", said)
+        await slack.slack.until_whispered("U2", said)
     await slack.slack.say("C1", "U2", "still there?", thread=ts)
     await slack.answered("C1", ts, "echo: still there?")
 
@@ -223,7 +217,7 @@ async def test_a_persona_that_is_removed_while_a_thread_uses_it_is_told_once(
     ts = await slack.slack.say("C1", "U2", f"{BOT} hi")
     view = await picker(slack, ts, "echo: hi")
     slack.slack.submit("U2", view, chosen(persona="brief"))
-    await whispered(slack, "U2", "brief")
+    await slack.slack.until_whispered("U2", "brief")
     await slack.rulebook.change(place, "personas", None, "UADMIN")
     await slack.slack.say("C1", "U2", "the first", thread=ts)
     reply = await slack.answered("C1", ts, "echo: the first")
@@ -237,7 +231,7 @@ async def test_where_nothing_is_offered_the_menu_says_what_answers(slack: SlackD
     ts = await slack.slack.say("C1", "U2", f"{BOT} hi")
     reply = await slack.answered("C1", ts, "echo: hi")
     slack.slack.press("U2", reply, components.MENU, value="model")
-    await whispered(slack, "U2", "The model that answers here is echo.")
+    await slack.slack.until_whispered("U2", "The model that answers here is echo.")
 
 
 @pytest.mark.parametrize("user", ["U1", "U2"])

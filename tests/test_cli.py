@@ -182,7 +182,7 @@ async def test_a_core_serves_until_it_is_stopped(redis_url: str, redis: Redis) -
             core.kill()
     assert (ran.status, ran.out) == (0, "")
     assert "ready" in ran.err
-    assert "hello" not in ran.err  # what is said is not logged
+    assert "hello" not in ran.err  # the text of messages is not logged
     assert not await announced(redis)
 
 

@@ -206,7 +206,7 @@ async def test_a_part_that_ends_is_started_again_and_all_stop_together(company: 
     company.up.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(company.up.wait(), 30) == 0
     assert not any(exists(pid) for pid in again.values())
-    (names,) = company.collector.traces().values()  # what was not sent yet is sent at the end
+    (names,) = company.collector.traces().values()  # the rest is sent at the end
     assert {"slack: submit", "core: answer", "slack: deliver", "slack: slack post"} <= names
     assert "still there" not in str(company.collector.received)
 

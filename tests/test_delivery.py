@@ -258,7 +258,7 @@ async def test_a_reset_of_a_reply_that_starts_over_leaves_no_half_reply_alone(
         await story.stores.queue.publish(claim, Delta(0, "half of"))
         await until(lambda: _shown(story, ["half of"]))
         await relay.edited(Asker(THREAD, "U1"), "m1", "hello", "1")
-        await story.stores.claim()  # what was shown is empty now
+        await story.stores.claim()  # the shown text is gone now
         await relay.reset(THREAD, "U1")
         await story.shows("This conversation was reset, so the reply ended here.")
 
@@ -563,7 +563,7 @@ async def _posted_twice(story: Story, posts: list[str], streamed: str = "") -> N
     asleep.released.set()
     await asleep.landed.wait()
     *_, posted = story.board.messages.values()
-    story.board.post(THREAD, posted.job, posted.part)  # what the killed one had sent
+    story.board.post(THREAD, posted.job, posted.part)  # the words of the killed core
     if streamed:
         await story.stores.reply(claim, "hi")
 

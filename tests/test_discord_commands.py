@@ -348,7 +348,7 @@ async def test_a_private_reply_is_regenerated_by_the_token_of_the_press(
     message = await the_answer(deployment, used, "echo: hi")
     await deployment.discord.until(lambda: len(message["components"][0]["components"]) == 3)
     message["flags"] = EPHEMERAL
-    del deployment.discord.world.interactions[used.token]  # its fifteen minutes are over
+    del deployment.discord.world.interactions[used.token]  # its 15 minutes are over
     edits = len(deployment.discord.sent("webhook"))
     pressed = await deployment.discord.presses(ALICE, message, AGAIN)
     assert (await answered(deployment, pressed))["type"] == 6

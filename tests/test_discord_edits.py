@@ -47,7 +47,7 @@ async def reply_to(deployment: DiscordDeployment, channel: str, text: str) -> p.
     return found[0]
 
 
-async def remembered(deployment: DiscordDeployment, thread: ThreadKey, *texts: str) -> None:
+async def until_remembered(deployment: DiscordDeployment, thread: ThreadKey, *texts: str) -> None:
     async def so() -> bool:
         return await deployment.stores.texts(thread) == list(texts)
 
@@ -64,7 +64,7 @@ async def test_editing_the_newest_question_answers_it_again_in_place(
     await deployment.discord.edits(said, "<@bot> another")
     await reply_to(deployment, said["id"], "another")
     assert len(deployment.discord.replies(said["id"])) == 1
-    await remembered(deployment, thread, "another", "echo: another")
+    await until_remembered(deployment, thread, "another", "echo: another")
 
 
 async def test_editing_an_older_question_changes_only_the_history(
@@ -72,7 +72,7 @@ async def test_editing_an_older_question_changes_only_the_history(
 ) -> None:
     said, thread = await talk(deployment, general, "two")
     await deployment.discord.edits(said, "<@bot> first")
-    await remembered(deployment, thread, "first", "echo: one", "two", "echo: two")
+    await until_remembered(deployment, thread, "first", "echo: one", "two", "echo: two")
 
 
 async def test_a_reply_that_becomes_shorter_is_still_remembered(
@@ -95,7 +95,7 @@ async def test_a_reply_that_becomes_shorter_is_still_remembered(
     thread = ThreadKey(
         "discord", str(deployment.discord.world.guild_of(general)), general, said["id"]
     )
-    await remembered(deployment, thread, "short", "echo: short", "two", "echo: two")
+    await until_remembered(deployment, thread, "short", "echo: short", "two", "echo: two")
 
 
 async def test_a_part_that_begins_with_an_indented_list_item_keeps_the_indent(
@@ -133,7 +133,7 @@ async def test_the_bots_own_notices_are_not_read_as_earlier_turns(
     await deployment.discord.says(ALICE, direct, "two")
     await reply_to(deployment, direct, "two")
     thread = ThreadKey("discord", "dm", ALICE["id"], direct)
-    await remembered(
+    await until_remembered(
         deployment, thread, "one", "echo: one", "[bot: Another]\nbeep", "two", "echo: two"
     )
 
@@ -159,7 +159,7 @@ async def test_a_proxied_message_is_answered_once_as_its_persons(
     thread = ThreadKey(
         "discord", str(deployment.discord.world.guild_of(general)), general, copy["id"]
     )
-    await remembered(deployment, thread, words(9), f"echo: {words(9)}")
+    await until_remembered(deployment, thread, words(9), f"echo: {words(9)}")
     [asked, _] = await deployment.stores.history.turns(thread)
     assert (asked.turn.author, asked.turn.name) == (ALICE["id"], "Alter")
     assert len(deployment.discord.replies(copy["id"])) == 1
@@ -177,9 +177,9 @@ async def test_an_edit_of_a_proxied_message_is_its_persons(
     await reply_to(deployment, copy["id"], "one")
     guild = str(deployment.discord.world.guild_of(general))
     thread = ThreadKey("discord", guild, general, copy["id"])
-    await remembered(deployment, thread, "one", "echo: one")
+    await until_remembered(deployment, thread, "one", "echo: one")
     await deployment.discord.edits(copy, "<@bot> two")
-    await remembered(deployment, thread, "two", "echo: two")
+    await until_remembered(deployment, thread, "two", "echo: two")
     assert len(deployment.discord.replies(copy["id"])) == 1
 
 
@@ -215,7 +215,7 @@ async def test_two_proxied_messages_at_once_are_each_answered(
         await reply_to(deployment, copy["id"], said)
         guild = str(deployment.discord.world.guild_of(general))
         thread = ThreadKey("discord", guild, general, copy["id"])
-        await remembered(deployment, thread, said, f"echo: {said}")
+        await until_remembered(deployment, thread, said, f"echo: {said}")
         assert (await deployment.stores.history.turns(thread))[0].turn.author == who["id"]
 
 
@@ -231,7 +231,7 @@ async def test_a_proxied_follow_up_is_answered_once_as_its_persons(
     await deployment.discord.says(ALTER, thread.thread, text, **PROXIED)
     await deployment.discord.deletes(original)
     await reply_to(deployment, thread.thread, text)
-    await remembered(deployment, thread, "one", "echo: one", text, f"echo: {text}")
+    await until_remembered(deployment, thread, "one", "echo: one", text, f"echo: {text}")
     turns = await deployment.stores.history.turns(thread)
     assert turns[2].turn.author == ALICE["id"]
     shown = [message["content"] for message in deployment.discord.replies(thread.thread)]
@@ -244,7 +244,7 @@ async def test_a_webhooks_message_that_nobody_deleted_is_ignored(
     text = f"<@{p.BOT_ID}> hello"
     await deployment.discord.says(ALICE, general, f"A: {text}")
     copy = await deployment.discord.says(ALTER, general, text, **PROXIED)
-    await talk(deployment, general)  # whatever was to come of it has come
+    await talk(deployment, general)  # it has had all its effects
     assert deployment.discord.replies(copy["id"]) == []
 
 
@@ -270,11 +270,11 @@ async def test_the_title_of_a_thread_asks_about_the_message_that_it_is_made_from
     await reply_to(deployment, thread, "what now?")
     guild = str(deployment.discord.world.guild_of(general))
     key = ThreadKey("discord", guild, general, thread)
-    await remembered(deployment, key, "the disk is full", "what now?", "echo: what now?")
+    await until_remembered(deployment, key, "the disk is full", "what now?", "echo: what now?")
     turns = await deployment.stores.history.turns(key)
     assert [stored.turn.author for stored in turns[:2]] == [author["id"], ALICE["id"]]
     await deployment.discord.edits(said, "the disk is slow")
-    await remembered(deployment, key, "the disk is slow", "what now?", "echo: what now?")
+    await until_remembered(deployment, key, "the disk is slow", "what now?", "echo: what now?")
     assert len(deployment.discord.replies(thread)) == 1
 
 
@@ -316,8 +316,8 @@ async def test_a_link_preview_is_no_edit(deployment: DiscordDeployment, general:
     await deployment.discord.gateway.dispatch(
         "MESSAGE_UPDATE", {**said, "embeds": embeds}, thread.space, 0
     )
-    await talk(deployment, general)  # whatever was to come of it has come
-    await remembered(deployment, thread, "one", "echo: one")
+    await talk(deployment, general)  # it has had all its effects
+    await until_remembered(deployment, thread, "one", "echo: one")
     assert len([r for r in deployment.discord.sent("edit") if said["id"] in r.path]) <= sent
 
 
@@ -326,7 +326,7 @@ async def test_a_deleted_question_leaves_the_memory_with_its_reply(
 ) -> None:
     said, thread = await talk(deployment, general, "two")
     await deployment.discord.deletes(said)
-    await remembered(deployment, thread, "two", "echo: two")
+    await until_remembered(deployment, thread, "two", "echo: two")
 
 
 async def test_a_deleted_reply_leaves_the_memory_alone(
@@ -335,7 +335,7 @@ async def test_a_deleted_reply_leaves_the_memory_alone(
     said, thread = await talk(deployment, general, "two")
     [reply] = [m for m in deployment.discord.replies(said["id"]) if m["content"] == "echo: two"]
     await deployment.discord.deletes(reply)
-    await remembered(deployment, thread, "one", "echo: one", "two")
+    await until_remembered(deployment, thread, "one", "echo: one", "two")
 
 
 async def test_many_messages_deleted_at_once_are_all_forgotten(
@@ -345,13 +345,13 @@ async def test_many_messages_deleted_at_once_are_all_forgotten(
     where = deployment.discord.world.messages[said["id"]].values()
     two, three = (m for m in where if m["content"] in ("two", "three"))
     await deployment.discord.deletes(two, three)
-    await remembered(deployment, thread, "one", "echo: one")
+    await until_remembered(deployment, thread, "one", "echo: one")
 
 
 async def test_a_deleted_thread_is_forgotten(deployment: DiscordDeployment, general: str) -> None:
     said, thread = await talk(deployment, general)
     await deployment.discord.deletes_channel(said["id"])
-    await remembered(deployment, thread)
+    await until_remembered(deployment, thread)
 
 
 async def test_a_deleted_channel_is_forgotten_with_all_its_threads(
@@ -360,8 +360,8 @@ async def test_a_deleted_channel_is_forgotten_with_all_its_threads(
     _, thread = await talk(deployment, general)
     _, another = await talk(deployment, general)
     await deployment.discord.deletes_channel(general)
-    await remembered(deployment, thread)
-    await remembered(deployment, another)
+    await until_remembered(deployment, thread)
+    await until_remembered(deployment, another)
 
 
 async def test_a_guild_that_throws_the_bot_out_is_forgotten(
@@ -369,7 +369,7 @@ async def test_a_guild_that_throws_the_bot_out_is_forgotten(
 ) -> None:
     _, thread = await talk(deployment, general)
     await deployment.discord.throws_the_bot_out(thread.space)
-    await remembered(deployment, thread)
+    await until_remembered(deployment, thread)
 
 
 async def test_a_question_that_is_edited_away_is_forgotten(
@@ -377,7 +377,7 @@ async def test_a_question_that_is_edited_away_is_forgotten(
 ) -> None:
     said, thread = await talk(deployment, general, "two")
     await deployment.discord.edits(said, "<@bot>")
-    await remembered(deployment, thread, "two", "echo: two")
+    await until_remembered(deployment, thread, "two", "echo: two")
 
 
 async def test_a_message_that_names_the_bot_only_now_is_answered(
@@ -406,9 +406,9 @@ async def test_a_question_in_a_channel_or_in_direct_messages_is_forgotten_too(
     for channel, thread in places.items():
         said = await deployment.discord.says(ALICE, channel, "<@bot> hello")
         await reply_to(deployment, channel, "hello")
-        await remembered(deployment, thread, "hello", "echo: hello")
+        await until_remembered(deployment, thread, "hello", "echo: hello")
         await deployment.discord.deletes(said)
-        await remembered(deployment, thread)
+        await until_remembered(deployment, thread)
 
 
 async def test_of_a_question_that_was_deleted_in_the_queue_nothing_is_left(
@@ -437,7 +437,7 @@ async def test_a_guild_that_is_away_for_a_while_is_not_forgotten(
     await deployment.discord.gateway.dispatch("GUILD_CREATE", back, thread.space, 0)
     await deployment.discord.says(ALICE, said["id"], "two")
     await reply_to(deployment, said["id"], "two")
-    await remembered(deployment, thread, "one", "echo: one", "two", "echo: two")
+    await until_remembered(deployment, thread, "one", "echo: one", "two", "echo: two")
 
 
 # -- where and how people talk ------------------------------------------------------------------
@@ -447,7 +447,7 @@ async def test_a_follow_up_in_the_bots_thread_needs_no_mention(
     deployment: DiscordDeployment, general: str
 ) -> None:
     _, thread = await talk(deployment, general, "two")
-    await remembered(deployment, thread, "one", "echo: one", "two", "echo: two")
+    await until_remembered(deployment, thread, "one", "echo: one", "two", "echo: two")
 
 
 async def test_messages_between_people_in_a_thread_are_stored_and_not_answered(
@@ -457,7 +457,7 @@ async def test_messages_between_people_in_a_thread_are_stored_and_not_answered(
     await deployment.discord.says(ALICE, said["id"], f"<@{BOB['id']}> lunch?", mentions=[BOB])
     await deployment.discord.says(BOB, said["id"], "and now?")
     await reply_to(deployment, said["id"], "and now?")
-    await remembered(
+    await until_remembered(
         deployment, thread, "one", "echo: one", "@Bob lunch?", "and now?", "echo: and now?"
     )
 
@@ -505,7 +505,7 @@ async def test_earlier_messages_of_a_thread_are_read_once(
     await reply_to(deployment, talk_, "how far?")
     thread = ThreadKey("discord", guild, general, talk_)
     expected = ("the moon is far", "very far", "how far?", "echo: how far?")
-    await remembered(deployment, thread, *expected)
+    await until_remembered(deployment, thread, *expected)
 
 
 async def test_a_webhook_and_a_notice_are_not_listened_to(

@@ -34,7 +34,7 @@ def button(reply: p.Payload, number: int = AGAIN) -> str:
     return str(reply["components"][0]["components"][number]["custom_id"])
 
 
-async def written_anew(deployment: DiscordDeployment, reply: p.Payload, before: str) -> None:
+async def until_rewritten(deployment: DiscordDeployment, reply: p.Payload, before: str) -> None:
     """The reply is shown with the buttons of another job."""
 
     def so() -> bool:
@@ -54,7 +54,7 @@ async def test_the_command_regenerates_the_newest_reply_in_its_place(
     before = button(reply)
     used = await deployment.discord.uses(ALICE, reply["channel_id"], "regenerate", locale="ja")
     assert await told(deployment, used) == say("regenerating", "ja")
-    await written_anew(deployment, reply, before)
+    await until_rewritten(deployment, reply, before)
     assert len(deployment.discord.replies(reply["channel_id"])) == 1
 
 
@@ -73,11 +73,11 @@ async def test_the_asker_still_governs_a_reply_that_an_admin_regenerated(
     before = button(reply)
     pressed = await deployment.discord.presses(BOB, reply, AGAIN)
     assert (await answered(deployment, pressed))["type"] == 6
-    await written_anew(deployment, reply, before)
+    await until_rewritten(deployment, reply, before)
     before = button(reply)
     pressed = await deployment.discord.presses(ALICE, reply, AGAIN, permissions=NOBODY)
     assert (await answered(deployment, pressed))["type"] == 6
-    await written_anew(deployment, reply, before)
+    await until_rewritten(deployment, reply, before)
 
 
 async def test_a_reply_that_has_ended_cannot_be_stopped(
@@ -162,5 +162,5 @@ async def test_a_reply_in_an_archived_thread_is_regenerated(
     thread = deployment.discord.world.channels[reply["channel_id"]]
     thread["thread_metadata"]["archived"] = True
     await deployment.discord.presses(ALICE, reply, AGAIN)
-    await written_anew(deployment, reply, before)
+    await until_rewritten(deployment, reply, before)
     assert not thread["thread_metadata"]["archived"]

@@ -31,7 +31,7 @@ def with_role(role: str) -> p.Payload:
     return p.member([role])
 
 
-async def says(deployment: DiscordDeployment, channel: str, text: str) -> None:
+async def until_said(deployment: DiscordDeployment, channel: str, text: str) -> None:
     await deployment.discord.until(
         lambda: any(text in message["content"] for message in deployment.discord.replies(channel))
     )
@@ -73,7 +73,7 @@ async def test_a_mention_of_a_person_or_a_role_becomes_an_id(
     used = await deployment.discord.uses(ALICE, general, "admin config", {"rule": rules})
     assert str(BOB["id"]) in await told(deployment, used)
     await deployment.discord.says(BOB, general, "<@bot> hello")
-    await says(deployment, general, say("not_allowed", "en"))
+    await until_said(deployment, general, say("not_allowed", "en"))
 
 
 async def test_a_refusal_goes_to_a_person_with_a_direct_channel_directly(
@@ -82,34 +82,34 @@ async def test_a_refusal_goes_to_a_person_with_a_direct_channel_directly(
     general = await a_channel(deployment, Policy())
     direct = deployment.discord.add_direct(BOB)
     await deployment.discord.says(BOB, direct, "hello")
-    await says(deployment, direct, "echo: hello")
+    await until_said(deployment, direct, "echo: hello")
     rules = f"deny_people {BOB['id']}"
     await told(
         deployment, await deployment.discord.uses(ALICE, general, "admin config", {"rule": rules})
     )
     await deployment.discord.says(BOB, general, "<@bot> hello")
-    await says(deployment, direct, say("not_allowed", "en"))
+    await until_said(deployment, direct, say("not_allowed", "en"))
     assert deployment.discord.replies(general) == []
 
 
 async def test_an_edit_is_judged_by_its_authors_roles(deployment: DiscordDeployment) -> None:
     general = await a_channel(deployment, Policy(everywhere=Rules(allow_roles=(STAFF,))))
     asked = await deployment.discord.says(ALICE, general, "<@bot> one", member=with_role(STAFF))
-    await says(deployment, str(asked["id"]), "echo: one")
+    await until_said(deployment, str(asked["id"]), "echo: one")
     await deployment.discord.edits(asked, "<@bot> another")
-    await says(deployment, str(asked["id"]), "echo: another")
+    await until_said(deployment, str(asked["id"]), "echo: another")
 
 
 async def test_a_rule_says_when_a_follow_up_needs_no_mention(deployment: DiscordDeployment) -> None:
     general = await a_channel(deployment, Policy(everywhere=Rules(follow_up="alone")))
     thread = str((await deployment.discord.says(ALICE, general, "<@bot> one"))["id"])
-    await says(deployment, thread, "echo: one")
+    await until_said(deployment, thread, "echo: one")
     await deployment.discord.says(ALICE, thread, "two")
-    await says(deployment, thread, "echo: two")
+    await until_said(deployment, thread, "echo: two")
     await deployment.discord.says(BOB, thread, "what do you think, Alice?")
     await deployment.discord.says(ALICE, thread, "I agree with you")
     await deployment.discord.says(BOB, thread, "<@bot> and you?")
-    await says(deployment, thread, "echo: and you?")
+    await until_said(deployment, thread, "echo: and you?")
     texts = [message["content"] for message in deployment.discord.replies(thread)]
     assert not any("I agree" in text or "what do you" in text for text in texts)
 

@@ -37,7 +37,7 @@ def settings_for(deployment: DiscordDeployment, **changes: Any) -> DiscordSettin
     )
 
 
-async def told_at_the_start(deployment: DiscordDeployment, **changes: Any) -> list[str]:
+async def warnings_at_the_start(deployment: DiscordDeployment, **changes: Any) -> list[str]:
     """What the log warns of until the bot is connected, and it is served all the same."""
     stop = asyncio.Event()
     process_settings = RelaySettings(lane=LANE, holder="bot", drain=0.0, access=EVERYBODY)
@@ -62,7 +62,7 @@ async def test_the_doctor_names_a_working_bot(deployment: DiscordDeployment) -> 
     guild = int(deployment.discord.add_guild())
     finding = await doctor.platform("discord", settings_for(deployment, discord_guild=guild))
     assert (finding.state, finding.what) == ("ok", "the token is that of Henji")
-    assert await told_at_the_start(deployment) == []
+    assert await warnings_at_the_start(deployment) == []
 
 
 async def test_a_wrong_token_is_reported_with_where_to_reset_it(
@@ -76,14 +76,14 @@ async def test_a_missing_intent_is_reported_and_the_bot_serves_without(redis: Re
     async with discord_deployment(redis, message_content=False) as deployment:
         finding = await doctor.platform("discord", settings_for(deployment))
         assert (finding.state, finding.what) == ("fault", setup_checks.NO_INTENT)
-        assert await told_at_the_start(deployment) == [setup_checks.NO_INTENT]
+        assert await warnings_at_the_start(deployment) == [setup_checks.NO_INTENT]
 
 
 async def test_the_missing_intent_is_not_mentioned_where_it_is_switched_off(redis: Redis) -> None:
     async with discord_deployment(redis, message_content=False) as deployment:
         off = {"discord_message_content": "off"}
         assert (await doctor.platform("discord", settings_for(deployment, **off))).state == "ok"
-        assert await told_at_the_start(deployment, **off) == []
+        assert await warnings_at_the_start(deployment, **off) == []
 
 
 async def test_commands_that_cannot_be_registered_are_reported(
@@ -92,7 +92,7 @@ async def test_commands_that_cannot_be_registered_are_reported(
     deployment.discord.make_trouble(**REFUSED)
     finding = await doctor.platform("discord", settings_for(deployment))
     assert finding.state == "fault"
-    [told] = await told_at_the_start(deployment)
+    [told] = await warnings_at_the_start(deployment)
     assert finding.what == told
     for click in ("Installation page", "applications.commands", "discord.com/oauth2/authorize"):
         assert click in told
@@ -100,7 +100,7 @@ async def test_commands_that_cannot_be_registered_are_reported(
 
 async def test_a_guild_that_the_bot_is_not_in_is_named(deployment: DiscordDeployment) -> None:
     finding = await doctor.platform("discord", settings_for(deployment, discord_guild=12345))
-    [told] = await told_at_the_start(deployment, discord_guild=12345)
+    [told] = await warnings_at_the_start(deployment, discord_guild=12345)
     assert finding.what == told
     assert "HENJI_DISCORD_GUILD=12345" in told
 

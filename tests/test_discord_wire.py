@@ -442,7 +442,7 @@ async def test_a_message_sent_twice_past_its_nonce_is_deleted_once(
     said = await deployment.discord.says(ALICE, general, "<@bot> hello")
     [sent] = await deployment.discord.until(lambda: deployment.discord.replies(said["id"]))
     await first.kill()
-    deployment.discord.world.keep({**sent, "id": p.snowflake()})  # another's, who had been stopped
+    deployment.discord.world.keep({**sent, "id": p.snowflake()})  # of a process that was stopped
     await deployment.start_bot("second")
     await deployment.discord.until(lambda: deployment.discord.sent("remove", status=204))
     await the_reply(deployment, said["id"], "echo: hello")

@@ -140,7 +140,7 @@ async def test_the_askers_choice_is_the_memory_until_the_thread_goes_on(
     assert await vote(stores, receipt, "U2", owned(duel, other))
     assert await remembered(stores) == drawn  # only the asker chooses
     assert await vote(stores, receipt, "U1", owned(duel, other))
-    # that were two votes, and it is told: it changes no memory any more
+    # with two votes the models are named, and the memory does not change any more
     assert await remembered(stores) == other
     assert not await vote(stores, receipt, "U1", owned(duel, drawn))
     assert await remembered(stores) == other

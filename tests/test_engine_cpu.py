@@ -130,7 +130,7 @@ def test_sequences_of_all_lengths_come_and_go(
             running.append(begin(turn, prompt=1 + 23 * turn % 130))
         if turn % 25 == 24:
             blocks.release(running.pop(1).tables[0])
-        # now and then one sits a step out, and a prompt comes in pieces, of one id too
+        # sometimes a sequence skips a step, and prompts come in pieces, even of one id
         parts = [
             grow(one, min(one.pending, 40), blocks)
             for at, one in enumerate(running)

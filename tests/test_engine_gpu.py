@@ -62,7 +62,7 @@ class PagedEngine(TorchEngine):
     """The GPU's cache and kernels, without graphs where there is no GPU."""
 
     def _prepare(self, model: PreTrainedModel, limits: Limits) -> None:
-        with patch("core.engine.torch.engine.pack_linears"):  # what it makes cannot be compiled
+        with patch("core.engine.torch.engine.pack_linears"):  # its result cannot be compiled
             super()._prepare(model, limits)
 
     def _runner_for(self, shape: CacheShape, blocks: int) -> Runner:

@@ -66,10 +66,10 @@ def test_nobody_is_planned_ahead_where_somebody_ends_or_could_join() -> None:
     alone = scheduler.plan()
     assert scheduler.follow(alone)
     _begin(scheduler, 2)
-    assert scheduler.follow(alone) is None  # a place is free for the one that came
+    assert scheduler.follow(alone) is None  # there is a free place for the new one
     both = scheduler.plan()
     _begin(scheduler, 3)
-    assert scheduler.follow(both)  # all places are taken: it waits for one in any case
+    assert scheduler.follow(both)  # all places are taken, so it waits for one in any case
     first.cancelled = True
     assert scheduler.follow(both) is None
 

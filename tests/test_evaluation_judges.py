@@ -117,7 +117,7 @@ async def judge_all(record: Record, server: Server, **options: Any) -> None:
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judges, "_FIRST_PAUSE", 0.001)
 
 

@@ -33,7 +33,7 @@ async def story(redis: Redis) -> Story:
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "PAUSES", (0.01,))
     monkeypatch.setattr(reading, "SECONDS", 0.5)
 

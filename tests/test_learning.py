@@ -175,7 +175,7 @@ def test_votes_make_a_reward_model_and_ppo_makes_a_model_that_is_liked_better(
     taste = house.align(votes, "reward", rate=1e-2, held_out=0.15)
     learned = read_manifest(taste)
     assert learned is not None
-    assert 0.53 < learned.result["held out accuracy"] < 0.9  # one vote in ten is a slip
+    assert 0.53 < learned.result["held out accuracy"] < 0.9  # one vote in ten is a mistake
 
     asked = tmp_path / "asked.jsonl"
     rows = [{"prompt": [said("user", text)]} for text in questions(200, seed=1)]
@@ -189,7 +189,7 @@ def test_votes_make_a_reward_model_and_ppo_makes_a_model_that_is_liked_better(
     won, _, lost = wins(before, after)
     assert won > 60 > 15 > lost
     assert sum(even(one.reply) for one in after) > 1.25 * sum(even(one.reply) for one in before)
-    # it has a price, and the run tells it: the base would not have said this as often
+    # the run also shows the cost: the base finds such text less likely
     assert made.result["kl"] > 1
     assert under(house.model(policy), after) > under(house.model(), after) + 0.1
     # a copy of the weights was policy, reference and reward model; the base's are untouched

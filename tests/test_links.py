@@ -199,7 +199,7 @@ async def test_in_slack_a_link_is_read_only_where_everyone_may_read_it(
     assert unread.endswith(f"[linked message: C3/p{said['C3'].replace('.', '')}]")
     slack.slack.person("U7", "Guest", guest=True)
     workspace.members["C4"] = {"U1", "U7", slack.slack.bot_user}
-    await slack.stop("adapter")  # who is a guest is remembered for a while
+    await slack.stop("adapter")  # guests are cached for a while
     await slack.adapter()
     assert "disk" not in await question(slack, "C4", "C2", said["C2"])
     workspace.shared.add("C5")
@@ -282,7 +282,7 @@ async def test_in_discord_a_link_is_read_only_where_everyone_may_read_it(
     unread = await question(secret, guild)
     assert "disk" not in unread
     assert unread.endswith(f"[linked message: {secret}/{said[secret]['id']}]")
-    assert "disk" not in await question(voice, guild)  # who may not connect reads nothing there
+    assert "disk" not in await question(voice, guild)  # one must be able to connect
     assert "disk" not in await question(elsewhere, other)
     assert "disk" not in await question(elsewhere, guild)
 

@@ -262,7 +262,7 @@ def test_another_revision_replaces_the_first_only_when_complete(
     with hub(new, commit=other) as there:
         assert fetch(tmp_path, there, revision=other) == directory
     after = {path.name: path.read_bytes() for path in directory.iterdir()}
-    assert "model.safetensors" not in after  # which would be loaded first
+    assert "model.safetensors" not in after  # it would be loaded first
     assert after["pytorch_model.bin"] == bytes(24_000_000)
     assert json.loads(after["henji-model.json"])["revision"] == other
     assert not list(tmp_path.rglob("*.partial")) + list(tmp_path.rglob("*.before"))

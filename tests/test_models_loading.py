@@ -143,7 +143,7 @@ async def test_the_seed_recipe_is_the_card_s_script_to_the_token() -> None:
     assert ids == ended
     assert ids != await _generated(
         load(directory), dialogue, prompt, replace(greedy, repetition_penalty=1.0)
-    )  # on these weights the penalty is felt
+    )  # the penalty has an effect with these weights
     assert dialogue.tokenizer.decode(ids).replace("<NL>", "\n") == card_text
 
 

@@ -239,7 +239,7 @@ async def test_votes_make_the_table_of_two_models(
     fresh = await in_a_shell(f"{command}-later", **told)
     assert fresh.status == 0, fresh.err
     (judged,) = recount(Record.read(Path(f"{out}-later"))).judged
-    assert judged.count.raters == 1  # who was forgotten has not voted
+    assert judged.count.raters == 1  # the vote of a forgotten person does not count
     other = await in_a_shell("henji compare new third --from-channel slack:T1:C1", **told)
     assert (other.status, "votes on new and old" in other.err) == (1, True)
     same = await in_a_shell("henji compare new new --from-channel slack:T1:C1", **told)

@@ -121,7 +121,7 @@ async def test_no_sample_has_the_words_of_a_person_who_opted_out(
     assert await words(stores, "secret") == set()
     other = replace(THREAD, thread="2.0")
     await stores.rate(await stores.ask("fine", thread=other), by="U2", thread=other)
-    assert await stores.samples() == []  # nor is a vote of theirs
+    assert await stores.samples() == []  # neither is their vote
     await stores.preferences.opt_out(SPACE, "U2", out=False)
     assert not await stores.preferences.has_opted_out(SPACE, "U2")
     await stores.rate(await stores.ask("fine", author="U2", thread=other), thread=other)
@@ -205,7 +205,7 @@ async def test_forgotten_messages_leave_the_samples(stores: Collecting, what: st
             await stores.history.reset_place(SPACE, "U9")
         case "asker":
             await stores.history.forget(SPACE, "U1")
-    # the reply to the secret itself is there yet, where only a later one went
+    # the reply to the secret itself is still there if only a later one was removed
     assert await words(stores, "secret") <= ({"trace"} if what in ("reply", "asker") else set())
     assert await stores.samples() == []
 
@@ -251,7 +251,7 @@ async def test_a_shorter_retention_reaches_the_samples(stores: Collecting) -> No
     await stores.rulebook.change(PLACE, "retention_days", 2, "U9")
     assert 0 < await stores.redis.ttl(name) <= 2 * day
     await stores.rulebook.change(PLACE, "retention_days", 9, "U9")
-    assert 0 < await stores.redis.ttl(name) <= 2 * day  # it is not kept longer than was said
+    assert 0 < await stores.redis.ttl(name) <= 2 * day  # it is not kept longer than promised
 
 
 async def test_a_reply_without_votes_is_kept_two_days(stores: Collecting) -> None:

@@ -56,7 +56,7 @@ async def test_a_gap_in_the_news_is_closed_without_telling_anything_twice(
 ) -> None:
     receipt = await stores.say("hello")
     delivery = replace(await stores.delivery(receipt.job), position=1)
-    claim = await stores.claim()  # nobody follows yet: that it started is missed
+    claim = await stores.claim()  # nobody follows yet, so nobody sees its start
     listening = asyncio.create_task(stores.deliveries.listen(THREAD.platform))
     events = stores.deliveries.follow(delivery)
     assert await anext(events) == Queued(1)

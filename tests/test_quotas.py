@@ -353,7 +353,7 @@ async def test_the_counts_of_a_day_are_kept_for_thirty(stores: StoreFixture) -> 
 
 
 async def test_the_lane_says_how_much_its_model_reads(stores: StoreFixture) -> None:
-    assert await stores.queue.reads(LANE) == 0  # a core of an earlier release does not say it
+    assert await stores.queue.reads(LANE) == 0  # a core of an earlier release does not report it
     await stores.queue.announce(LANE, "core", 60, 4096)
     assert await stores.queue.reads(LANE) == 4096
     await stores.queue.announce(LANE, "core", 60)

@@ -43,11 +43,6 @@ async def modal(deployment: SlackDeployment, callback: str) -> Json:
     return view
 
 
-async def whispered(deployment: SlackDeployment, user: str, part: str) -> None:
-    slack = deployment.slack
-    await slack.until(lambda: any(part in m.text for m in slack.whispers(user)))
-
-
 # -- under a reply ---------------------------------------------------------------------------
 
 
@@ -70,7 +65,7 @@ async def test_only_the_asker_and_admins_may_regenerate(deployment: SlackDeploym
     slack = deployment.slack
     _, reply = await asked(deployment)
     slack.press("U2", reply, components.REGENERATE)
-    await whispered(deployment, "U2", "Only the person who asked")
+    await deployment.slack.until_whispered("U2", "Only the person who asked")
     assert reply.edits == 0
     slack.press("UADMIN", reply, components.REGENERATE)
     await slack.until(lambda: reply.edits == 1)
@@ -83,7 +78,7 @@ async def test_a_reply_whose_prompt_is_forgotten_is_not_regenerated(
     ts, reply = await asked(deployment)
     await deployment.stores().history.reset(deployment.key("C1", ts), "test")
     slack.press("U1", reply, components.REGENERATE)
-    await whispered(deployment, "U1", "もう記憶にない")
+    await deployment.slack.until_whispered("U1", "もう記憶にない")
 
 
 async def test_feedback_is_stored_with_model_and_reason(
@@ -100,7 +95,7 @@ async def test_feedback_is_stored_with_model_and_reason(
     [opinion] = await feedback.opinions(space)
     assert (opinion.by, opinion.rating, opinion.reason) == ("U2", "bad", "")
     slack.submit("U2", view, {"reason": {"reason": {"value": "too short"}}})
-    await whispered(deployment, "U2", "Thank you")
+    await deployment.slack.until_whispered("U2", "Thank you")
     [opinion] = await feedback.opinions(space)
     assert (opinion.rating, opinion.reason, opinion.model) == ("bad", "too short", "echo")
     assert opinion.sampling == CATALOGUE["echo"].sampling
@@ -115,7 +110,7 @@ async def test_feedback_is_stored_with_model_and_reason(
 async def test_reset_as_a_word_forgets_the_thread(deployment: SlackDeployment) -> None:
     ts, _ = await asked(deployment)
     await deployment.slack.say("C1", "U2", f"{BOT} reset", thread=ts)
-    await whispered(deployment, "U2", "forgotten")
+    await deployment.slack.until_whispered("U2", "forgotten")
     assert await deployment.stores().texts(deployment.key("C1", ts)) == []
 
 
@@ -125,7 +120,7 @@ async def test_a_shortcut_resets_a_thread_after_confirmation(deployment: SlackDe
     slack.shortcut("U1", RESET_SHORTCUT, reply)
     view = await modal(deployment, "henji_confirm_reset")
     slack.submit("U1", view, {})
-    await whispered(deployment, "U1", "忘れました")
+    await deployment.slack.until_whispered("U1", "忘れました")
     assert await deployment.stores().texts(deployment.key("C1", ts)) == []
 
 
@@ -144,7 +139,7 @@ async def test_the_menu_under_a_reply_resets_its_thread_after_confirmation(
     slack.press("U2", reply, components.MENU, value="reset")
     view = await modal(deployment, "henji_confirm_reset")
     slack.submit("U2", view, {})
-    await whispered(deployment, "U2", "This conversation is forgotten")
+    await deployment.slack.until_whispered("U2", "This conversation is forgotten")
     assert await deployment.stores().texts(deployment.key("C1", ts)) == []
 
 
@@ -350,13 +345,13 @@ async def test_the_menu_under_a_reply_has_the_commands_too(
 ) -> None:
     _, reply = await asked(deployment)
     deployment.slack.press("U2", reply, components.MENU, value=word)
-    await whispered(deployment, "U2", part)
+    await deployment.slack.until_whispered("U2", part)
 
 
 async def test_commands_work_as_words_inside_threads(deployment: SlackDeployment) -> None:
     ts, _ = await asked(deployment)
     await deployment.slack.say("C1", "U2", f"{BOT} help", thread=ts)
-    await whispered(deployment, "U2", "language model")
+    await deployment.slack.until_whispered("U2", "language model")
     assert len(deployment.slack.replies("C1", ts)) == 1
 
 

@@ -54,10 +54,10 @@ async def a_duel(deployment: SlackDeployment, text: str = "why?") -> Message:
     return message
 
 
-async def whispered(deployment: SlackDeployment, user: str, key: str) -> None:
+async def until_told(deployment: SlackDeployment, user: str, key: str) -> None:
     """U1 speaks Japanese."""
-    slack, sentence = deployment.slack, say(key, "ja" if user == "U1" else "en")
-    await slack.until(lambda: any(sentence in m.text for m in slack.whispers(user)))
+    sentence = say(key, "ja" if user == "U1" else "en")
+    await deployment.slack.until_whispered(user, sentence)
 
 
 async def named(deployment: SlackDeployment, message: Message) -> None:
@@ -87,18 +87,18 @@ async def test_votes_are_private_and_after_enough_of_them_the_models_are_named(
 ) -> None:
     slack, message = deployment.slack, await a_duel(deployment)
     slack.press("U2", message, A)
-    await whispered(deployment, "U2", "voted_a")
+    await until_told(deployment, "U2", "voted_a")
     slack.press("U2", message, TIE)  # one vote a person
-    await whispered(deployment, "U2", "voted_tie")
+    await until_told(deployment, "U2", "voted_tie")
     assert message.edits == 0  # no running totals
     slack.press("U1", message, B)
-    await whispered(deployment, "U1", "voted_b")
+    await until_told(deployment, "U1", "voted_b")
     await named(deployment, message)
     assert "A 0 · Tie 1 · B 1 · Both bad 0" in told(message)
     assert set(message.buttons()) == {components.REGENERATE, components.MENU}
     value = message.buttons()[components.REGENERATE]["value"]
     slack.press("U2", message, components.REGENERATE, action_id=A, value=value)
-    await whispered(deployment, "U2", "duel_over")
+    await until_told(deployment, "U2", "duel_over")
 
 
 async def test_a_duel_can_be_stopped_while_it_is_written(redis: Redis) -> None:
@@ -125,7 +125,7 @@ async def test_a_press_works_in_another_process_and_twice_is_once(
     await deployment.adapter("another")
     slack.press("U2", message, B)
     slack.press("U2", message, B)
-    await whispered(deployment, "U2", "voted_b")
+    await until_told(deployment, "U2", "voted_b")
     preferences = RedisPreferences(deployment.store(), deployment.rulebook)
     place = Place("slack", slack.workspace.team, "C1")
     [duel] = [duel async for duel in preferences.duels(place)]
@@ -141,7 +141,7 @@ async def test_a_person_who_may_not_ask_may_not_vote(deployment: SlackDeployment
     place = Place("slack", slack.workspace.team)
     await deployment.rulebook.change(place, "deny_people", ["U1"], "UADMIN")
     slack.press("U1", message, A)
-    await whispered(deployment, "U1", "not_allowed")
+    await until_told(deployment, "U1", "not_allowed")
     preferences = RedisPreferences(deployment.store(), deployment.rulebook)
     [duel] = [duel async for duel in preferences.duels(place)]
     assert duel.votes == {}
@@ -160,7 +160,7 @@ async def test_long_answers_become_separate_messages(deployment: SlackDeployment
 async def test_a_deleted_duel_takes_no_more_votes(deployment: SlackDeployment) -> None:
     slack, message = deployment.slack, await a_duel(deployment)
     slack.press("U1", message, A)
-    await whispered(deployment, "U1", "voted_a")  # the bot has recorded its message by then
+    await until_told(deployment, "U1", "voted_a")  # the bot has recorded its message by then
     await slack.delete("C1", message.ts)
     key = deployment.key("C1", message.thread_ts or "")
     stores = deployment.stores()
@@ -170,7 +170,7 @@ async def test_a_deleted_duel_takes_no_more_votes(deployment: SlackDeployment) -
 
     await until(forgotten)
     slack.press("U2", message, A)
-    await whispered(deployment, "U2", "duel_over")
+    await until_told(deployment, "U2", "duel_over")
 
 
 async def test_people_say_no_to_training_on_the_home_page(deployment: SlackDeployment) -> None:
@@ -182,7 +182,7 @@ async def test_people_say_no_to_training_on_the_home_page(deployment: SlackDeplo
     assert say("opted_out", "en")[:30] in codec.dump(slack.workspace.views["U2"])
     message = await a_duel(deployment)
     slack.press("U1", message, A)
-    await whispered(deployment, "U1", "voted_a")
+    await until_told(deployment, "U1", "voted_a")
     preferences = RedisPreferences(deployment.store(), deployment.rulebook)
     place = Place("slack", slack.workspace.team)
     assert [one async for one in preferences.samples(place)] == []

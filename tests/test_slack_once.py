@@ -89,7 +89,7 @@ async def test_a_silently_dropped_connection_loses_no_message(redis: Redis) -> N
         await deployment.core()
         await deployment.adapter()
         ts = await deployment.asks("one")
-        slack.delivery.deaf = True  # what is sent while nobody listens is lost
+        slack.delivery.deaf = True  # events without a listener are lost
         await slack.delivery.drop()
         await slack.say("C1", "U1", "two", thread=ts)
         slack.delivery.deaf = False
@@ -105,7 +105,7 @@ async def test_an_announced_disconnect_with_a_gap_loses_no_message(redis: Redis)
         ts = await deployment.asks("one")
         slack.api.slow["apps.connections.open"] = 1.0
         await slack.delivery.disconnect()
-        slack.delivery.deaf = True  # what is sent while nobody listens is lost
+        slack.delivery.deaf = True  # events without a listener are lost
         await slack.say("C1", "U1", "two", thread=ts)
         slack.delivery.deaf = False
         await deployment.answered("C1", ts, "echo: two")
@@ -206,7 +206,7 @@ async def test_a_double_post_of_two_processes_is_removed_but_not_the_next_reply(
         process.kill()
         await process.wait()
         slack.api.slow.clear()
-        double = replace(reply, ts=slack.workspace.next_ts())  # another's, which had been stopped
+        double = replace(reply, ts=slack.workspace.next_ts())  # of a process that was stopped
         begun = replace(double, ts=slack.workspace.next_ts(), blocks=[], metadata=None)
         slack.workspace.messages |= {("C1", more.ts): more for more in (double, begun)}
         await deployment.adapter()

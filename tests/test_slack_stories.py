@@ -299,7 +299,7 @@ async def test_help_names_what_a_place_offers_its_own_model_and_what_admins_have
     slack.command("UADMIN", "C1", "help")
     said = await said_to(deployment, "As an admin, you also have `config`, `audit`.")
     assert "(house)" in said
-    assert "in one go" not in said  # nobody knows how much a model reads that no core serves
+    assert "in one go" not in said  # without a core, the length that a model reads is unknown
 
 
 async def test_a_denied_person_is_told_what_is_still_open_to_them(

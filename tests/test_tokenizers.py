@@ -210,7 +210,7 @@ def test_bytes_that_are_no_character_do_not_stop_a_stream(kind: str, ids: list[i
     hub = tokenizer(kind)
     stream = hub.detokenizer()
     text = "".join(stream.push([ident]) for ident in ids) + stream.finish()
-    if "\ufffd" not in text:  # the library makes whole runs of bytes unknown where one is
+    if "\ufffd" not in text:  # the library makes a whole run of bytes unknown if one of them is
         assert text == hub.decode(ids)
 
 

@@ -77,7 +77,7 @@ async def goes_on_without(stores: StoreFixture, primary: Redis, *beside: Redis) 
     async with answering(stores), asyncio.timeout(40):
         before = await said(stores, "one", THREAD)
         assert (await reply_of(stores, before, THREAD)).startswith("echo: one")
-        await primary.wait(1, 2000)  # what is not yet replicated, a fail-over may lose
+        await primary.wait(1, 2000)  # a failover may lose writes that are not replicated yet
         async with silent(primary, *beside):
             after = await said(stores, "two", THREAD)
             assert (await reply_of(stores, after, THREAD)).startswith("echo: two")

@@ -55,7 +55,7 @@ def _named(collector: InMemorySpanExporter, name: str) -> list[ReadableSpan]:
 
 
 def test_processes_agree_on_a_trace_without_a_word(collector: InMemorySpanExporter) -> None:
-    for part in ("a bot", "a core"):  # each as its own process would have it
+    for part in ("a bot", "a core"):  # as in a process of their own
         tracing.set_processor(SimpleSpanProcessor(collector), part)
         with tracing.span("a job", part):
             pass

@@ -64,7 +64,7 @@ async def test_a_stopping_core_hands_unfinished_jobs_back_at_the_head_of_their_t
         await stores.say("behind it", author="U2")
     claim = await stores.claim()
     assert claim.job.id == first.job
-    assert claim.attempt == 2  # what was shown is emptied
+    assert claim.attempt == 2  # the shown text is removed
     assert await stores.redis.hget(keys.key("job", 0, claim.job.id), "attempts") == "1"
 
 

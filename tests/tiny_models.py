@@ -508,7 +508,7 @@ def causal(kind: str, **more: Any) -> PreTrainedModel:
     """A small model of a kind that transformers has; float32."""
     torch.manual_seed(5)
     sizes = {**_SMALL, **more}
-    if sizes["head_dim"] is None:  # it follows from the others
+    if sizes["head_dim"] is None:  # the others imply it
         del sizes["head_dim"]
     config = AutoConfig.for_model(kind, **sizes)
     make: Any = AutoModelForCausalLM

@@ -69,7 +69,7 @@ class Methods:
         channel = arguments["channel"]
         if channel in self.workspace.without_app:
             raise Refused("not_in_channel")
-        if channel in self.workspace.people:  # a person's id stands for the conversation with them
+        if channel in self.workspace.people:  # a person's id means their direct channel
             channel = f"D{channel}"
         if root is not None and self.workspace.message(arguments["channel"], root) is None:
             raise Refused("thread_not_found")

@@ -260,6 +260,10 @@ class LocalSlack:
         """The ephemeral messages that a person got."""
         return [m for m in self.workspace.messages.values() if m.ephemeral_for == user]
 
+    async def until_whispered(self, user: str, part: str) -> None:
+        """Wait until a person has got an ephemeral message with this text."""
+        await self.until(lambda: any(part in message.text for message in self.whispers(user)))
+
     def finished(self, channel: str, thread: str, text: str) -> Message | None:
         """The reply of this text with its controls, once it is there."""
         return next(
