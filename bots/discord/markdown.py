@@ -1,9 +1,9 @@
 """Makes a model's Markdown look right in Discord, and reads Discord's markup. Pure.
 
-Discord shows no tables, rules, images, HTML, formulas, or headings below the third level, and ends
-a code block at the first three backticks. They are replaced by Markdown that it shows, HTML and
-formulas in `bots.markdown`. Code is left alone. The same text gives the same result however it
-grew.
+Discord shows no tables, rules, images, HTML, formulas, indented code, or headings below the third
+level, and ends a code block at the first three backticks. They are replaced by Markdown that it
+shows, HTML and formulas in `bots.markdown`. Code is left alone. The same text gives the same result
+however it grew.
 
 The client's own rules, as they are read from its published script (mirrors on GitHub, 2025-2026):
 a quote's mark needs a blank behind it, an address goes on to the next white space, a link whose
@@ -17,9 +17,10 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice, pairwise, zip_longest
+from textwrap import dedent
 from typing import TypeAlias
 
-from bots.markdown import simplified
+from bots.markdown import kinds, simplified
 from bots.text import block_lines, characters, without_address, without_code
 
 TABLE_WIDTH = 56
@@ -67,7 +68,29 @@ _CELL_MARK = re.compile(
 
 def rendered(text: str) -> str:
     """The text in Markdown that Discord shows."""
-    return "\n".join(_blocks(list(_with_quotes(block_lines(simplified(text, "__"))))))
+    return "\n".join(_blocks(list(_with_quotes(_with_fences(simplified(text, "__"))))))
+
+
+def _with_fences(text: str) -> Iterator[tuple[str, str]]:
+    """Each line and its kind, with fences around code that is only indented."""
+    code, blank = list[str](), list[tuple[str, str]]()
+    for (line, kind), (_, known) in zip(block_lines(text), kinds(text), strict=True):
+        if kind == "prose" and known == "code":
+            code += [*("" for _ in blank), line]
+            blank = []
+        elif code and kind == "prose" and not line.strip():
+            blank.append((line, kind))
+        else:
+            yield from chain(_fenced(code), blank, [(line, kind)])
+            code, blank = [], []
+    yield from chain(_fenced(code), blank)
+
+
+def _fenced(code: Sequence[str]) -> Iterator[tuple[str, str]]:
+    if code:
+        yield "```", "fence"
+        yield from ((line, "code") for line in dedent("\n".join(code)).split("\n"))
+        yield "```", "fence"
 
 
 def _with_quotes(lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
