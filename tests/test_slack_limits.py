@@ -17,7 +17,11 @@ import pytest
 from redis.asyncio import Redis
 
 from bots.slack import catchup, components, error_codes, rate_limits
+from bots.slack.api import RateLimited, SlackApi
+from bots.slack.convert import Bot
 from bots.slack.rate_limits import EPHEMERAL, POST, Bucket, RateLimiter
+from bots.slack.users import Users
+from core.types import ThreadKey
 from tests.local_slack import Message
 from tests.local_slack.deployment import SlackDeployment, slack_deployment
 from tests.local_slack.errors import PUBLISHED
@@ -570,6 +574,52 @@ async def test_posts_are_one_a_second_in_each_channel() -> None:
 async def test_several_processes_share_the_tier() -> None:
     limiter = RateLimiter(minute=60, share=0.5)
     assert sum(limiter.try_acquire("chat.update", "T1", "C1") for _ in range(60)) == 22
+
+
+class Company:
+    """The calls that look up people and read threads, in a workspace of an organization."""
+
+    def __init__(self) -> None:
+        self.limiter = RateLimiter()
+        self.api = SlackApi(self, self.limiter)
+
+    async def client(self, team: str) -> Any:
+        del team
+        return self
+
+    async def bot(self, team: str) -> Bot:
+        return Bot(team, "U0HENJI", "B1", enterprise="E1")
+
+    async def users_info(self, user: str, **more: Any) -> Mapping[str, Any]:
+        del more
+        return {"user": {"name": user, "team_id": "T2", "enterprise_user": {"enterprise_id": "E1"}}}
+
+    async def conversations_replies(self, **more: Any) -> Mapping[str, Any]:
+        del more
+        return {"messages": []}
+
+
+async def test_a_flood_of_names_makes_no_colleague_a_stranger() -> None:
+    company = Company()
+    users = Users(company, company.limiter, "auto", ())  # type: ignore[arg-type]
+    for at in range(0, 160, 16):
+        await users.names("T1", [f"U{n}" for n in range(at, at + 16)])
+    for _ in range(160):
+        await users.is_admin("T1", "U1")
+    assert not await users.is_stranger(await company.bot("T1"), "U999", "T2")
+
+
+async def test_a_flood_of_summaries_leaves_room_to_read_what_was_said_before() -> None:
+    company, place = Company(), ThreadKey("slack", "T1", "C1", "1.0")
+    call = partial(company.api.call, "conversations.replies", place)
+
+    async def flood() -> None:
+        for _ in range(50):
+            await call(within=10.0, spare=1 / 3)
+
+    with pytest.raises(RateLimited):
+        await flood()
+    assert [await call(within=4.0) for _ in range(14)]
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -107,6 +108,7 @@ class SlackApi:
         place: ThreadKey,
         *,
         within: float | None = None,
+        spare: float = 0.0,
         notice: bool = False,
         **arguments: Any,
     ) -> Any:
@@ -114,13 +116,16 @@ class SlackApi:
         after replies.
 
         `within`: raise RateLimited instead of waiting longer, in seconds of `RateLimiter.minute`.
+        `spare`: the share of the limit to leave free then.
         """
         acquire = self.limiter.acquire_last if notice else self.limiter.acquire
         team, channel = place.space, place.channel
         while True:
-            wait = self.limiter.wait(method, team, channel)
+            wait = self.limiter.wait(method, team, channel, spare)
             if within is not None and wait > within * self.limiter.minute / 60:
                 raise RateLimited(method)
+            if spare:
+                await asyncio.sleep(wait)
             await acquire(method, team, channel)
             try:
                 return await self._send(method, team, arguments)

@@ -23,6 +23,8 @@ PAGE = 1000
 """Slack's largest page: each page costs a call, and the newest messages come last."""
 RECENT_SECONDS = 10.0
 """The longest that a page for a summary waits for the rate limits."""
+SPARE = 1 / 3
+"""The share of the rate limit that summaries and catching up leave free for people who ask now."""
 EARLIER_SECONDS = 4.0
 """A thread that is new to the bot is held for five seconds until its past is read."""
 SHORT_PAGE = 15
@@ -192,7 +194,7 @@ class Backfill:
         found: dict[str, Mapping[str, Any]] = {}
         limited = False
         try:
-            async for page in self._pages(place, f"{after:.6f}", None, RECENT_SECONDS):
+            async for page in self._pages(place, f"{after:.6f}", None, RECENT_SECONDS, SPARE):
                 found |= {m["ts"]: m for m in page["messages"] if float(m["ts"]) > after}
                 if not place.thread and len(found) > most:
                     break
@@ -230,9 +232,16 @@ class Backfill:
         return found
 
     def _pages(
-        self, place: ThreadKey, oldest: str, latest: str | None, within: float | None
+        self,
+        place: ThreadKey,
+        oldest: str,
+        latest: str | None,
+        within: float | None,
+        spare: float = 0.0,
     ) -> AsyncIterator[Any]:
         arguments: dict[str, Any] = {
+            "within": within,
+            "spare": spare,
             "channel": place.channel,
             "limit": PAGE,
             "include_all_metadata": True,
@@ -240,6 +249,6 @@ class Backfill:
             "latest": latest,
         }
         if not place.thread:
-            return self._api.pages("conversations.history", place, within=within, **arguments)
+            return self._api.pages("conversations.history", place, **arguments)
         arguments["ts"] = place.thread
-        return self._api.pages("conversations.replies", place, within=within, **arguments)
+        return self._api.pages("conversations.replies", place, **arguments)

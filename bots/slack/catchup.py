@@ -16,6 +16,7 @@ from math import inf
 import structlog
 
 from bots.platform import PlatformRefused
+from bots.slack.backfill import SPARE
 from bots.slack.context import Context
 from bots.slack.convert import PLATFORM, Bot, Json, MessagePosted, parse_event
 from bots.slack.edits import EditHandler
@@ -31,8 +32,6 @@ DAY = 86_400.0
 METHOD = "conversations.replies"
 SKEW = 30.0
 """Seconds by which the store's clock and Slack's may differ."""
-SPARE = 1 / 3
-"""The share of the rate limit that catching up leaves free."""
 
 log = structlog.get_logger()
 

@@ -19,6 +19,9 @@ LOOKUP_SECONDS = 0.15
 """The longest that a message waits for unknown names: Slack wants an acknowledgement in 3 s."""
 COLLEAGUE_SECONDS = 1.5
 """The same if the event does not say whether its author belongs to the organization."""
+SPARE = 0.5
+"""The share of the rate limit that names and second looks at admins leave free: without an answer,
+a colleague of another workspace is taken for a stranger."""
 AT_ONCE = 16
 """How many users are looked up at the same time."""
 
@@ -65,7 +68,7 @@ class Users:
     async def names(self, team: str, users: Iterable[str]) -> Mapping[str, str]:
         """The names that are cached, or found in time."""
         wanted = list(users)
-        found = await asyncio.gather(*(self._soon(team, user) for user in wanted))
+        found = await asyncio.gather(*(self._soon(team, user, spare=SPARE) for user in wanted))
         return {user: p.name for user, p in zip(wanted, found, strict=True) if p.name}
 
     async def locale(self, team: str, user: str, text: str = "") -> str:
@@ -77,7 +80,7 @@ class Users:
         """Whether they are an admin. A cached "no" is checked with Slack again."""
         if user in self._admins or (await self._soon(team, user)).admin:
             return True
-        return (await self._ask(team, user)).admin
+        return (await self._ask(team, user, SPARE)).admin
 
     async def is_guest(self, team: str, user: str) -> bool:
         """Whether they are a guest, or unknown."""
@@ -92,28 +95,32 @@ class Users:
             return False
         return not (await self._soon(bot.team, user, COLLEAGUE_SECONDS)).belongs_to(bot)
 
-    async def _soon(self, team: str, user: str, within: float = LOOKUP_SECONDS) -> User:
+    async def _soon(
+        self, team: str, user: str, within: float = LOOKUP_SECONDS, spare: float = 0.0
+    ) -> User:
         at, person = self._known.get((team, user), (0.0, User()))
         if at and time.monotonic() - at < KEPT_SECONDS:
             return person
         if len(self._asking) >= AT_ONCE and (team, user) not in self._asking:
             return person  # under load, storing the message comes first
         try:
-            return await asyncio.wait_for(asyncio.shield(self._asked(team, user)), within)
+            return await asyncio.wait_for(asyncio.shield(self._asked(team, user, spare)), within)
         except TimeoutError:
             return User()
 
-    def _asked(self, team: str, user: str) -> asyncio.Task[User]:
+    def _asked(self, team: str, user: str, spare: float) -> asyncio.Task[User]:
         key = (team, user)
         if key not in self._asking:
-            task = asyncio.ensure_future(self._ask(team, user))
+            task = asyncio.ensure_future(self._ask(team, user, spare))
             self._asking[key] = task
             task.add_done_callback(lambda _: self._asking.pop(key, None))
         return self._asking[key]
 
-    async def _ask(self, team: str, user: str) -> User:
-        """Look a user up; an empty `User` if that fails."""
-        if not self._limiter.try_acquire("users.info", team, ""):
+    async def _ask(self, team: str, user: str, spare: float = 0.0) -> User:
+        """Look a user up; an empty `User` if that fails. `spare`: the share of the rate limit to
+        leave free."""
+        is_scarce = self._limiter.wait("users.info", team, "", spare) > 0
+        if is_scarce or not self._limiter.try_acquire("users.info", team, ""):
             return User()
         client = await self._workspaces.client(team)
         try:
