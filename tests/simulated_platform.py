@@ -44,6 +44,8 @@ class Board:
     prefix: str = "b"
     messages: dict[str, Message] = field(default_factory=dict)
     statuses: list[tuple[str, Status]] = field(default_factory=list)
+    paced: list[bool] = field(default_factory=list)
+    """For each wait for the rate limits, whether it was for the end of a reply."""
     said: dict[ThreadKey, dict[str, Turn]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     """By address."""
@@ -127,6 +129,7 @@ class SimulatedPlatform:
 
     async def pace(self, delivery: Delivery, *, final: bool) -> None:
         """As fast as anybody likes."""
+        self.board.paced.append(final)
 
     async def status(self, delivery: Delivery, status: Status) -> None:
         async def effect() -> None:

@@ -174,6 +174,28 @@ async def test_a_reply_is_posted_once_and_edited_as_it_grows(story: Story) -> No
     assert wire.called.count("post") == 1
 
 
+async def test_only_the_end_of_a_reply_takes_the_place_of_an_end(story: Story) -> None:
+    async with story.running() as relay:
+        claim = await story.begin(relay)
+        await story.stores.queue.publish(claim, Delta(2, " there"))
+        await until(lambda: _shown(story, ["hi there"]))
+        assert set(story.board.paced) == {False}
+        await story.stores.reply(claim, "hi there!")
+        await story.shows("hi there!")
+    assert story.board.paced[-1]
+
+
+async def test_a_status_does_not_wait_for_the_limits_of_replies(story: Story) -> None:
+    async with story.running() as relay:
+        await story.say(relay, "hello")
+        await until(lambda: _has_status(story))
+        assert story.board.paced == []
+
+
+async def _has_status(story: Story) -> bool:
+    return bool(story.board.statuses)
+
+
 async def _shown(story: Story, messages: list[str]) -> bool:
     return story.board.shown() == messages
 

@@ -45,6 +45,7 @@ JUDGES = (
     "tests/test_slack_once.py", "tests/test_duels.py", "tests/test_preferences.py",
     "tests/test_quotes.py", "tests/test_branches.py", "tests/test_too_long.py",
     "tests/test_summaries.py", "tests/test_choices.py", "tests/test_memory.py",
+    "tests/test_view.py", "tests/test_thinking.py",
     "tests/chaos/test_tasks.py",
 )  # fmt: skip
 
