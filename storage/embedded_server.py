@@ -252,7 +252,13 @@ def _client(socket: Path) -> Redis:
     )
 
 
+NO_ROOM = 64 << 10
+"""Bytes that are free on a disk that is full for a server that starts."""
+
+
 def _log_tail(folder: Path) -> str:
+    if shutil.disk_usage(folder).free < NO_ROOM:
+        return f"the disk of {folder} is full"
     log = folder / "valkey.log"
     text = log.read_text(errors="replace") if log.exists() else ""
     return _last_line(text) or f"there is nothing in {log}"

@@ -265,6 +265,8 @@ def sentence(error: BaseException, where: str = "Redis", remedy: str = "") -> st
     code = "READONLY" if isinstance(error, exceptions.ReadOnlyError) else code
     if code in NO_WRITES:
         return f"{where} takes no writes: {NO_WRITES[code]}"
+    if isinstance(error, exceptions.AuthenticationError):
+        return f"{where} refuses the password, or wants one: correct REDIS_URL"
     if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, OSError)):
         return f"{where} does not answer: {said}{remedy}"
     return f"{where} refuses: {said}"

@@ -116,6 +116,17 @@ async def test_a_server_that_is_not_there_is_one_sentence_without_its_password()
     assert "\n" not in str(it.value)
 
 
+@pytest.mark.parametrize("user", ["", ":wrong@", "someone:sesame@"])
+async def test_a_password_that_is_missing_or_wrong_is_one_sentence(
+    tmp_path: Path, user: str
+) -> None:
+    port = free_port()
+    async with running(tmp_path, port) as server:
+        await server.config_set("requirepass", "sesame")
+        with pytest.raises(StoreUnavailable, match=r"/1 refuses the password, or wants one: corr"):
+            await connect(f"redis://{user}127.0.0.1:{port}/1")
+
+
 async def test_a_password_in_a_query_is_not_printed_either(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable) as it:
         await connect(f"unix://{tmp_path}/none.sock?password=hidden")

@@ -179,12 +179,18 @@ async def test_a_path_too_long_for_a_socket_is_reached_through_a_short_link(
     assert not runs(deep)
 
 
-async def test_a_broken_file_is_named_in_one_sentence(tmp_path: Path) -> None:
+async def test_a_broken_file_and_a_full_disk_are_named_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with embedded_server(tmp_path):
         pass
     manifest = tmp_path / "redis" / "appendonlydir" / "appendonly.aof.manifest"
     manifest.write_text("nonsense\n")
     with pytest.raises(StoreUnavailable, match=r"does not answer: .*manifest"):
+        async with embedded_server(tmp_path):
+            pass
+    monkeypatch.setattr(server_module, "NO_ROOM", 1 << 62)
+    with pytest.raises(StoreUnavailable, match=r"does not answer: the disk of .*redis is full"):
         async with embedded_server(tmp_path):
             pass
 
