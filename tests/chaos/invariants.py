@@ -81,10 +81,14 @@ class Reply:
         return [codec.decode_turn("", answer["record"]).turn.text for answer in made]
 
     @property
-    def remembered_text(self) -> str:
-        """The text of the reply, and where it is a duel, of the answer that the asker wants."""
-        picked = self.duel.get("picked")
-        return self.answers[int(picked) - 1] if picked else self.done_text
+    def memorable_texts(self) -> Sequence[str]:
+        """The text of the reply, and where it is a duel, of the answer that the asker wants: of
+        either, where an edit of the question has ended the vote."""
+        if picked := self.duel.get("picked"):
+            return [self.answers[int(picked) - 1]]
+        end = self.view.end
+        duel = end.duel if isinstance(end, Done) else None
+        return [duel.a, duel.b] if duel else [self.done_text]
 
     @property
     def votes(self) -> Mapping[str, str]:
@@ -473,7 +477,7 @@ def memory(found: Findings) -> Iterable[str]:
         if id_ not in remembered and _must_be_remembered(found, said):
             yield f"{id_} is not remembered"
     for id_, reply in found.replies.items():
-        if id_ in remembered and remembered[id_] != reply.remembered_text:
+        if id_ in remembered and remembered[id_] not in reply.memorable_texts:
             yield f"the reply {id_} is remembered as {remembered[id_]!r}"
         for text in (reply.done_text, *reply.answers):
             if text and not _answers(found, reply, text):
