@@ -34,6 +34,9 @@ os.environ["HENJI_CONFIG"] = os.devnull
 # The processes of a test run share Numba's cache, so that each kernel is compiled once.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "numba"))
 
+# Drawing a traceback with all its locals takes a second, and some tests log dozens.
+structlog.dev.ConsoleRenderer.get_active().exception_formatter = structlog.dev.plain_traceback
+
 # The time of an example means nothing on a machine with other work.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
