@@ -301,8 +301,9 @@ _ENVIRONMENT = re.compile(r"\\begin\{(\w{1,20}\*?)\}")
 _ENVIRONMENT_END = re.compile(r"\\end\{\w{1,20}\*?\}$")
 _BEGUN = re.compile(
     r"""
-      \\(?:[(\[]|$) | \$\$ | \$$ | (?<![\w$\\])\$[^\s$][^$\n]{0,200}$ | `
-    | (?<!\\)<(?:/?[a-zA-Z][^<>\n]{0,310}|/?)$ | &[a-z\#0-9]{0,5}$
+      \\(?:[(\[]|$|b(?:e|eg|egi|egin|egin\{\w{0,20}\*?)?$)
+    | \$\$ | \$$ | (?<![\w$\\])\$[^\s$][^$\n]{0,200}$ | `
+    | (?<!\\)<(?:/?[a-zA-Z][^<>\n]{0,310}|/?)$ | &[a-z\#0-9]{0,5};?$
     """,
     re.VERBOSE,
 )
@@ -326,7 +327,9 @@ def _without_formulas(text: str) -> str:
         return text
     lines = list(kinds(text))
     formulas, shown, at = _Formulas(lines), list[str](), 0
-    while at < len(lines):
+    since = formulas.open_since()
+    end = len(lines) if since is None else since  # what it has inside is no formula of its own
+    while at < end:
         line, kind = lines[at]
         if kind == "prose" and (formula := formulas.beginning_at(at)):
             shown += _block(formula, line[: len(line) - len(line.lstrip())])
@@ -334,7 +337,7 @@ def _without_formulas(text: str) -> str:
             continue
         shown.append(_with_inline_formulas(line) if kind == "prose" else line)
         at += 1
-    return "\n".join(shown)
+    return "\n".join([*shown, *(line for line, _ in lines[end:])])
 
 
 def _block(formula: Sequence[str], indent: str) -> Sequence[str]:

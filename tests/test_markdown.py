@@ -119,6 +119,9 @@ def test_formulas_beside_code_are_code_and_the_code_stays(parts: list[str]) -> N
         ("a\n\\[\nx = 1", "a\n"),
         ("$$\nx\n$$\nso", "$$\nx\n$$\nso"),
         ("a &am", "a "),
+        ("a &amp;", "a "),
+        ("so\n\\begin{ali", "so\n"),
+        (r"a \bet", r"a \bet"),
         ("a `<b", "a "),
         ("a`b` これは$", "a`b` これは"),
         ("```\n<b", "```\n<b"),
@@ -135,7 +138,8 @@ PIECES = (
     "- ", r"\(x_1\)", "$$y$$", "\n$$\nx\n$$\n", "\n\\[ a\n= b\n\\]\n", "$a_1$ ",
     "\n<ul>\n<li>a</li>\n</ul>\n",
     "**「z」**", "`c`", "H<sub>2</sub>O", "\n```\n<b>\n```\n", "&lt;", "\n<p>a</p>\n",
-    "<code>d</code>",
+    "<code>d</code>", " &amp; ", "\n\\begin{cases}\na\n\\end{cases}\n",
+    "\n$$\n\\begin{cases}\na\n\\end{cases}\n$$\n", "<details>\n",
 )  # fmt: skip
 
 

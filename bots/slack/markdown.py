@@ -145,7 +145,7 @@ class Blocks:
 
 def settled(text: str) -> str:
     """A growing text without the marks and blanks at its end: their meaning may still change."""
-    return complete(text).rstrip("*~ \t")
+    return complete(text).rstrip("*~ \t\n")
 
 
 def has_table(text: str) -> bool:
