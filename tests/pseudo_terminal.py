@@ -28,7 +28,7 @@ class Terminal:
 
     async def shows(self, pattern: str) -> None:
         """Wait until the output since the last call matches."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not (found := re.search(pattern, self.seen, re.DOTALL)):
                 self.seen += await asyncio.to_thread(self._read)
             self.seen = self.seen[found.end() :]

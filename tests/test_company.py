@@ -115,12 +115,12 @@ async def company(redis: Redis, redis_url: str) -> AsyncIterator[Company]:
         reading = asyncio.create_task(company.read_log())
         try:
             for part in PARTS:
-                await until(lambda part=part: company.ready(part), 30)  # type: ignore[misc]
+                await until(lambda part=part: company.ready(part), 90)  # type: ignore[misc]
             yield company
         finally:
             if up.returncode is None:
                 up.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(up.wait(), 30)
+            await asyncio.wait_for(up.wait(), 90)
             await reading
 
 
@@ -204,7 +204,7 @@ async def test_a_part_that_ends_is_started_again_and_all_stop_together(company: 
     assert again["core"] != parts["core"]
     assert again["slack"] == parts["slack"]
     company.up.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(company.up.wait(), 30) == 0
+    assert await asyncio.wait_for(company.up.wait(), 90) == 0
     assert not any(exists(pid) for pid in again.values())
     (names,) = company.collector.traces().values()  # the rest is sent at the end
     assert {"slack: submit", "core: answer", "slack: deliver", "slack: slack post"} <= names

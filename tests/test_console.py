@@ -231,7 +231,7 @@ async def test_input_that_is_not_text_is_refused(
     redis_url: str, redis: Redis, words: tuple[str, ...]
 ) -> None:
     chat = await start(*words, REDIS_URL=redis_url, PYTHONIOENCODING="utf-8:strict")
-    out, err = await asyncio.wait_for(chat.communicate(b"caf\xe9\n"), 30)
+    out, err = await asyncio.wait_for(chat.communicate(b"caf\xe9\n"), 90)
     assert (chat.returncode, out) == (2, b"")
     assert err.endswith(b"henji: standard input is not text in utf-8\n")
 
@@ -263,7 +263,7 @@ async def test_a_dead_core_is_replaced(redis_url: str, redis: Redis) -> None:
     assert chat.stdin is not None
     assert chat.stdout is not None
     chat.stdin.write(b"one\n")
-    assert await asyncio.wait_for(chat.stdout.readline(), 30) == b"echo: one\n"
+    assert await asyncio.wait_for(chat.stdout.readline(), 90) == b"echo: one\n"
     os.kill(core, signal.SIGKILL)
     ran = await finish(chat, "two\n")
     assert ran.out == "\necho: two\n\n"
@@ -297,7 +297,7 @@ async def test_a_core_that_is_killed_at_its_start_is_reported(
     serving = asyncio.create_task(local_core.keep())
     os.kill(await core_under(os.getpid()), signal.SIGKILL)
     with pytest.raises(OperatorError, match=r"^the core died \(Killed\); is there"):
-        await asyncio.wait_for(serving, 30)
+        await asyncio.wait_for(serving, 90)
     await local_core.aclose()
 
 

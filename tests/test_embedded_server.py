@@ -41,14 +41,14 @@ async def another_user(data_dir: Path) -> asyncio.subprocess.Process:
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
-    assert (await asyncio.wait_for(process.stdout.readline(), 30)).startswith(b"unix://")
+    assert (await asyncio.wait_for(process.stdout.readline(), 90)).startswith(b"unix://")
     return process
 
 
 async def ended(process: asyncio.subprocess.Process) -> int:
     assert process.stdin is not None
     process.stdin.close()
-    return await asyncio.wait_for(process.wait(), 30)
+    return await asyncio.wait_for(process.wait(), 90)
 
 
 async def process_id(url: str) -> int:

@@ -42,12 +42,12 @@ async def test_henji_up_starts_it_and_people_chat_through_it(
     variables = {"HENJI_TOY_TOKEN": "toy-hidden", "HENJI_TOY_PORT": str(port)}
     up = await start_in(tree, "up", REDIS_URL=redis_url, **variables)
     try:
-        await until(lambda: listens(port), 30)
-        await until(lambda: _a_core_serves(redis), 30)
+        await until(lambda: listens(port), 90)
+        await until(lambda: _a_core_serves(redis), 90)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for text in ("hello", "こんにちは"):
             writer.write(f"{text}\n".encode())
-            reply = await asyncio.wait_for(reader.readline(), 30)
+            reply = await asyncio.wait_for(reader.readline(), 90)
             assert reply.decode() == f"echo: {text}\n"
         writer.close()
         up.terminate()

@@ -64,7 +64,7 @@ async def test_a_cluster_serves_conversations_in_many_buckets(tmp_path: Path) ->
     async with running_cluster(tmp_path, 3) as url, aclosing(await connect(url)) as connection:
         stores = stores_over(connection, buckets=16)
         threads = [replace(THREAD, space=f"T{n % 8}", thread=str(n)) for n in range(24)]
-        async with answering(stores), asyncio.timeout(30):
+        async with answering(stores), asyncio.timeout(60):
             receipts = [await said(stores, "hello", thread) for thread in threads]
             for receipt, thread in zip(receipts, threads, strict=True):
                 assert (await reply_of(stores, receipt, thread)).startswith("echo: hello")

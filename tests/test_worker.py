@@ -78,7 +78,7 @@ async def test_an_engine_that_hangs_keeps_no_core_from_stopping(stores: StoreFix
                 await hanging.wait()
 
     hanging = asyncio.Event()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async with at_work(stores, Deaf(), drain=0.01, lease=0.05):
             receipt = await stores.say("hello")
             await until(lambda: shows(stores, receipt.job))
@@ -102,7 +102,7 @@ async def test_a_prompt_that_takes_long_does_not_stop_the_event_loop(stores: Sto
     receipt = await stores.say("a long one. " * 200)
     end = asyncio.create_task(ends(stores, receipt.job))
     lags = [0.0]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not end.done():
             before = time.monotonic()
             await asyncio.sleep(0.01)
@@ -238,7 +238,7 @@ async def test_a_core_that_cannot_compute_hands_its_jobs_back_and_ends(
     for number in range(40):
         thread = replace(THREAD, thread=f"{number}")
         jobs.append((thread, await stores.say("hello", thread=thread)))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         with pytest.raises(EngineError, match="this core cannot compute: EngineError: the GPU is"):
             await sick.run(stop)
         assert await stores.queue.cores(LANE) == 1  # the test's own
@@ -254,7 +254,7 @@ async def test_a_core_that_cannot_compute_hands_its_jobs_back_and_ends(
 async def test_a_job_that_fails_alone_is_tried_on_another_core_first(stores: StoreFixture) -> None:
     stop = asyncio.Event()
     picky, other = Poisoned("poison"), EchoEngine()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         first = asyncio.create_task(core(stores, picky, "picky").run(stop))
         receipt = await stores.say("poison")
         await until(lambda: _started(stores, receipt.job, 1))

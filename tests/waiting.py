@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 
-async def until(expected: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
+async def until(expected: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
     """Return as soon as `expected` holds; TimeoutError where it never does."""
     async with asyncio.timeout(seconds):
         while not await expected():  # noqa: ASYNC110 - what is waited for is in another process

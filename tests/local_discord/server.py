@@ -78,7 +78,7 @@ class LocalDiscord:
 
     # -- inspection -----------------------------------------------------------------------------
 
-    async def until(self, happened: Callable[[], Any], seconds: float = 30.0) -> Any:
+    async def until(self, happened: Callable[[], Any], seconds: float = 90.0) -> Any:
         """Wait for a result and return it; TimeoutError shows the state instead."""
         async with self._turn:
             try:

@@ -25,6 +25,8 @@ from tests.local_discord.deployment import BEHAVIOUR, LANE, DiscordDeployment
 from tests.open_access import EVERYBODY
 from tests.store_fixture import StoreFixture
 
+SECONDS = 60
+"""The time that a story waits for what must come."""
 SAID = (
     discord.MessageType.default,
     discord.MessageType.reply,
@@ -59,14 +61,14 @@ class Story:
         return [message for message in spoken if not message.flags.ephemeral]
 
     async def hears(self, channel: Any, text: str) -> discord.Message:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(SECONDS):
             while text not in self.said(channel):
                 await self.env.settle()
         return next(m for m in self.messages(channel) if m.content == text)
 
     async def thread(self) -> Any:
         """The one thread of the channel, as soon as the bot has opened it."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(SECONDS):
             while not self.general.threads:
                 await self.env.settle()
         [opened] = self.general.threads
@@ -78,7 +80,7 @@ class Story:
 
     async def finished(self, channel: Any) -> discord.Message:
         """The bot's one message in a channel, when its controls are those of a finished reply."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(SECONDS):
             while not any(button_of(message, "a") for message in self.messages(channel)):
                 await self.env.settle()
         [message] = self.messages(channel)
@@ -86,7 +88,7 @@ class Story:
 
     async def is_answered(self, used: Any, text: str) -> None:
         """The deferred answer to a command becomes this."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(SECONDS):
             while used.response is None or used.response.content != text:
                 await self.env.settle()
 

@@ -185,7 +185,7 @@ class SlackDeployment:
     def key(self, channel: str, thread: str) -> ThreadKey:
         return ThreadKey("slack", self.slack.workspace.team, channel, thread)
 
-    async def answered(self, channel: str, thread: str, text: str, within: float = 10) -> Message:
+    async def answered(self, channel: str, thread: str, text: str, within: float = 60) -> Message:
         """The reply with this text, once it is finished."""
         found = await self.slack.until(lambda: self.slack.finished(channel, thread, text), within)
         assert isinstance(found, Message)
@@ -199,7 +199,7 @@ class SlackDeployment:
 
     async def settled(self) -> None:
         """Everything that was sent has been acknowledged, and a later message was answered."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             for envelope in list(self.slack.delivery.envelopes):
                 await envelope.done.wait()
         ts = await self.slack.say("D9", "U1", "the last")

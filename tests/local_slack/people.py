@@ -291,7 +291,7 @@ class LocalSlack:
     def called(self, method: str) -> list[Call]:
         return [call for call in self.api.calls if call.method == method]
 
-    async def until(self, true: Any, within: float = 10.0) -> Any:
+    async def until(self, true: Any, within: float = 60.0) -> Any:
         return await self.workspace.until(true, within)
 
     # -- payloads --------------------------------------------------------------------------------

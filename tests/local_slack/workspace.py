@@ -211,7 +211,7 @@ class Workspace:
         async with self._changed:
             self._changed.notify_all()
 
-    async def until(self, true: Callable[[], Any], within: float = 10.0) -> Any:
+    async def until(self, true: Callable[[], Any], within: float = 60.0) -> Any:
         """Wait until `true` says so, and give its answer; TimeoutError after `within` seconds."""
         async with self._changed, asyncio.timeout(within):
             return await self._changed.wait_for(true)
