@@ -246,6 +246,7 @@ def test_a_bot_s_process_can_find_models_without_torch() -> None:
     [
         {"temperature": "hot"}, {"temperature": float("inf")}, {"top_k": 1.5}, {"top_k": -2},
         {"top_p": 0}, {"repetition_penalty": [1]}, {"repetition_penalty": float("nan")},
+        {"temperature": 10**400}, {"repetition_penalty": 10**30},
     ],
 )  # fmt: skip
 def test_a_generation_config_with_values_that_cannot_be_meant_is_named(
@@ -257,13 +258,29 @@ def test_a_generation_config_with_values_that_cannot_be_meant_is_named(
         find_model(settings(tmp_path, model=str(directory)))
 
 
-def test_what_others_write_for_no_limit_and_no_end_is_understood(tmp_path: Path) -> None:
+@pytest.mark.parametrize("top_k", [-1, 10**30])
+def test_what_others_write_for_no_limit_and_no_end_is_understood(
+    tmp_path: Path, top_k: int
+) -> None:
     directory = tiny_models.llama(tmp_path / "llama")
-    said = {"top_k": -1, "eos_token_id": -1}
+    said = {"top_k": top_k, "eos_token_id": -1}
     (directory / "generation_config.json").write_text(json.dumps(said))
     spec = find_model(settings(tmp_path, model=str(directory)))
     assert spec.sampling.top_k == 0
     assert min(Dialogue.load(spec, directory).stop_ids) > 0
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"num_key_value_heads": "x"}, {"num_key_value_heads": [1]}, {"head_dim": float("nan")},
+        {"num_attention_heads": 0, "head_dim": None}, {"head_dim": "16"},
+    ],
+)  # fmt: skip
+def test_a_model_whose_cache_cannot_be_counted_has_no_size(odd: dict[str, Any]) -> None:
+    known = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 32, "head_dim": 16}
+    assert cache_values_per_token(known) == 128
+    assert cache_values_per_token({**known, **odd}) in (None, 0, 128)
 
 
 def test_an_end_that_the_weights_have_no_row_for_is_named(tmp_path: Path) -> None:

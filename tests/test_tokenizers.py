@@ -273,6 +273,8 @@ def test_a_broken_sentencepiece_model_is_named(tmp_path: Path) -> None:
         ("tokenizer.json", '{"version": "1.0", ', "cannot be read as JSON"),
         ("tokenizer.json", "[]", "does not hold a JSON object"),
         ("tokenizer.json", "{}", "cannot be loaded"),
+        ("tokenizer.json", "[" * 100_000, "cannot be read as JSON"),
+        ("special_tokens_map.json", "[" * 100_000, "cannot be loaded"),
         ("tokenizer.json", None, "is missing"),
         ("tokenizer_config.json", "{", "cannot be read as JSON"),
         (

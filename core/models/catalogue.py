@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -205,11 +204,13 @@ def _from_directory(name: str, source: str, directory: Path, known: int | None) 
 ALL_TOKENS = -1
 """The `top_k` by which vLLM and others mean no limit."""
 _SENSIBLE: dict[str, Callable[[Any], bool]] = {
-    "temperature": lambda value: value >= 0,
+    "temperature": lambda value: 0 <= value <= _MOST,
     "top_p": lambda value: 0 < value <= 1,
     "top_k": lambda value: isinstance(value, int) and value >= ALL_TOKENS,
-    "repetition_penalty": lambda value: value > 0,
+    "repetition_penalty": lambda value: 0 < value <= _MOST,
 }
+_MOST = 10**6
+"""Beyond it, a temperature or a penalty is none, and a `top_k` is no limit."""
 
 
 def _sampling(defaults: dict[str, Any], path: Path) -> Sampling:
@@ -221,9 +222,9 @@ def _sampling(defaults: dict[str, Any], path: Path) -> Sampling:
     }
     for name, value in known.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not isfinite(value) or not _SENSIBLE[name](value):
+        if not number or not _SENSIBLE[name](value):
             raise ModelError(f"{path} says {name} = {value!r}, which cannot be meant")
-    if known.get("top_k") == ALL_TOKENS:
+    if not 0 <= known.get("top_k", 0) <= _MOST:
         known["top_k"] = 0
     return Sampling(**{"temperature": 0.7, "top_k": GENERATE_TOP_K, **known})
 

@@ -48,7 +48,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{path} is missing") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(value, dict):
         raise ModelError(f"{path} does not hold a JSON object")
@@ -243,8 +243,8 @@ def cache_values_per_token(config: dict[str, Any]) -> int | None:
     hidden = config.get("hidden_size")
     if not (isinstance(layers, int) and isinstance(heads, int) and isinstance(hidden, int)):
         return None
-    head = config.get("head_dim") or hidden // heads
-    return 2 * layers * (key_heads(config) or heads) * int(head)
+    head = config.get("head_dim") or hidden // (heads or 1)
+    return 2 * layers * (key_heads(config) or heads) * head if isinstance(head, int) else None
 
 
 def key_heads(config: Mapping[str, Any]) -> int | None:
@@ -252,8 +252,8 @@ def key_heads(config: Mapping[str, Any]) -> int | None:
     if config.get("multi_query") and not config.get("new_decoder_architecture"):
         return 1
     for name in ("num_key_value_heads", "num_kv_heads"):
-        if found := config.get(name):
-            return int(found)
+        if isinstance(found := config.get(name), int) and found:
+            return found
     return None
 
 

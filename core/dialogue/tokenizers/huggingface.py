@@ -25,7 +25,10 @@ from core.dialogue.tokenizers.detokenizers import (
 from core.errors import ModelError, in_brief
 from core.models.files import SENTENCEPIECE_FILES, TEMPLATE_FILES, end_ids, read_json
 
-_LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError)
+_LOADING_ERRORS = (
+    OSError, ValueError, LookupError, TypeError, ImportError, AttributeError, ArithmeticError,
+    RecursionError,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
