@@ -230,8 +230,8 @@ async def test_commands_are_acknowledged_before_their_questions_are_posted(
     assert max(e.acknowledged - e.sent for e in envelopes) < 0.5
     slack.api.slow.clear()
     for n in range(6):
-        root = await slack.until(lambda n=n: posted(deployment, str(n)), within=20)
-        await deployment.answered("C1", root.ts, f"echo: {n}", within=20)
+        root = await slack.until(lambda n=n: posted(deployment, str(n)))
+        await deployment.answered("C1", root.ts, f"echo: {n}")
 
 
 def posted(deployment: SlackDeployment, part: str) -> Message | None:
@@ -279,8 +279,8 @@ async def test_a_question_of_a_killed_process_is_asked_once_by_another(
         slack.api.slow.clear()
         slack.workspace.without_answer.clear()
         await deployment.adapter()
-        root = await slack.until(lambda: posted(deployment, "今日は?"), within=20)
-        await deployment.answered("C1", root.ts, "echo: 今日は?", within=20)
+        root = await slack.until(lambda: posted(deployment, "今日は?"))
+        await deployment.answered("C1", root.ts, "echo: 今日は?")
         questions = [m for m in slack.workspace.messages.values() if m.text == root.text]
         assert questions == [root]
 

@@ -67,7 +67,7 @@ async def whole(deployment: SlackDeployment, channel: str, ts: str, text: str) -
         plain = parts and not any(part.blocks for part in parts)
         return parts if shown == text and over and (has_controls or plain) else []
 
-    found = await slack.until(ended, within=30)
+    found = await slack.until(ended)
     assert isinstance(found, list)
     return found
 
@@ -151,7 +151,7 @@ async def test_a_reply_that_may_not_be_edited_is_posted_again(redis: Redis, erro
         ts = await slack.say("C1", "U1", f"{BOT} {SHORT}")
         await slack.until(lambda: slack.replies("C1", ts))
         slack.refuse("chat.update", error)
-        reply = await deployment.answered("C1", ts, f"echo: {SHORT}", within=30)
+        reply = await deployment.answered("C1", ts, f"echo: {SHORT}")
         await slack.until(lambda: slack.replies("C1", ts) == [reply])
         assert len([c for c in slack.called("chat.postMessage") if not c.error]) == 2
         texts = await deployment.stores().texts(deployment.key("C1", ts))
@@ -502,7 +502,7 @@ async def test_a_distributed_app_catches_up_page_by_page_and_answers_meanwhile(
         ts = await slack.say("C2", "U1", f"{BOT} now")
         await deployment.answered("C2", ts, "echo: now")
 
-        await deployment.answered("C1", root, "echo: missed", within=30)
+        await deployment.answered("C1", root, "echo: missed")
         assert len(slack.called("conversations.replies")) > 3
         assert "ratelimited" in errors(deployment, "conversations.replies")
         texts = await deployment.stores().texts(deployment.key("C1", root))

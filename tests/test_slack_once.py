@@ -66,7 +66,7 @@ async def test_only_stored_events_are_acknowledged(deployment: SlackDeployment) 
         assert not slack.delivery.envelopes[0].acknowledged
     finally:
         await deployment.redis.config_set("maxmemory", "0")
-    await deployment.answered("C1", ts, "echo: hi", within=20)
+    await deployment.answered("C1", ts, "echo: hi")
     await deployment.settled()
     assert len(slack.replies("C1", ts)) == 1
 
@@ -178,7 +178,7 @@ async def test_two_adapters_share_the_work(deployment: SlackDeployment) -> None:
     await deployment.adapter("second")
     threads = [await slack.say("C1", "U1", f"{BOT} {n}") for n in range(3)]
     for n, ts in enumerate(threads):
-        await deployment.answered("C1", ts, f"echo: {n}", within=20)
+        await deployment.answered("C1", ts, f"echo: {n}")
     assert [len(slack.replies("C1", ts)) for ts in threads] == [1, 1, 1]
 
 

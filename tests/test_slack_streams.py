@@ -85,7 +85,7 @@ async def test_a_429_during_a_stream_loses_no_text(
     slack.limits.refuse_next("chat.appendStream", 2)
     slack.limits.refuse_next("chat.stopStream", 1)
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
-    reply = await deployment.answered("C1", ts, f"echo: {LONG}", within=20)
+    reply = await deployment.answered("C1", ts, f"echo: {LONG}")
     assert slack.replies("C1", ts) == [reply]
     assert "ratelimited" in [c.error for c in slack.called("chat.stopStream")]
 
@@ -97,7 +97,7 @@ async def test_a_post_whose_answer_was_lost_is_not_posted_twice(
     slack.methods.streaming = False
     slack.api.lost["chat.postMessage"] = 1
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
-    reply = await deployment.answered("C1", ts, f"echo: {LONG}", within=20)
+    reply = await deployment.answered("C1", ts, f"echo: {LONG}")
     assert slack.replies("C1", ts) == [reply]
 
 
@@ -105,7 +105,7 @@ async def test_a_stream_whose_start_answer_was_lost_is_found(deployment: SlackDe
     slack = deployment.slack
     slack.api.lost["chat.startStream"] = 1
     ts = await slack.say("C1", "U1", f"{BOT} {LONG}")
-    reply = await deployment.answered("C1", ts, f"echo: {LONG}", within=20)
+    reply = await deployment.answered("C1", ts, f"echo: {LONG}")
     assert slack.replies("C1", ts) == [reply]
 
 
@@ -183,7 +183,7 @@ async def test_a_killed_adapter_leaves_its_replies_to_the_next(
         await process.wait()
         assert reply.streaming == "open"
         await deployment.adapter()
-        await deployment.answered("C1", ts, f"echo: {LONG}", within=30)
+        await deployment.answered("C1", ts, f"echo: {LONG}")
         assert slack.replies("C1", ts) == [reply]
         assert slack.workspace.violations == []
 
@@ -291,8 +291,8 @@ async def test_a_reply_of_two_parts_has_cards_once(carded: SlackDeployment) -> N
     await carded.core(pace=4000, tokens=20_000)
     text = "長い文章。" * 900
     ts = await slack.say("C1", "U1", f"{BOT} {text}")
-    await slack.until(lambda: len(slack.replies("C1", ts)) == 2, within=20)
-    await slack.until(lambda: slack.replies("C1", ts)[1].buttons(), within=20)
+    await slack.until(lambda: len(slack.replies("C1", ts)) == 2)
+    await slack.until(lambda: slack.replies("C1", ts)[1].buttons())
     first, second = slack.replies("C1", ts)
     assert states(first)["writing"] == "complete"
     assert second.cards == {}

@@ -86,12 +86,12 @@ async def test_with_tokens_it_answers_on_the_platform_until_it_is_stopped(
             SLACK_API_URL=deployment.slack.api_url,
         )
         try:
-            await deployment.slack.until(lambda: deployment.slack.delivery.sockets > 0, within=30)
+            await deployment.slack.until(lambda: deployment.slack.delivery.sockets > 0)
             socket = tmp_path / "redis" / "valkey.sock"
             async with Redis.from_url(f"unix://{socket}", socket_timeout=None) as embedded:
                 await until(lambda: a_core_serves(embedded))
             ts = await deployment.slack.say("C1", "U1", "<@U0HENJI> こんにちは")
-            await deployment.answered("C1", ts, "echo: こんにちは", within=30)
+            await deployment.answered("C1", ts, "echo: こんにちは")
             up.send_signal(signal.SIGTERM)
             ran = await finish(up)
         finally:

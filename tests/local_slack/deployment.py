@@ -170,7 +170,7 @@ class SlackDeployment:
             },
         )
         self._processes.append(process)
-        await self.slack.until(lambda: self.slack.delivery.sockets > sockets, within=30)
+        await self.slack.until(lambda: self.slack.delivery.sockets > sockets)
         return process
 
     async def close(self) -> None:
