@@ -7,6 +7,7 @@ import os
 import signal
 from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,11 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
+from rich.console import Console
+from rich.markdown import Markdown
 
 from bots.console import convert
 from bots.console.convert import Conversation
 from bots.console.platform import ConsolePlatform
-from bots.console.terminal import Blocks, progress_line
+from bots.console.terminal import Blocks, markdown_of, progress_line
 from bots.platform import Part, Status
 from bots.processes import LocalCore, Progress
 from bots.strings import say
@@ -434,6 +437,24 @@ def test_a_code_block_is_one_block() -> None:
     blocks = Blocks()
     assert blocks.feed("```\na\n\nb\n") == []
     assert blocks.feed("```\n\nafter") == ["```\na\n\nb\n```\n\n"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("use the <div> tag, List<int> and </p>", "use the <div> tag, List<int> and </p>"),
+        ("`<b>` and <https://a.example> in <b>x</b>", "<b> and <https://a.example> in x"),
+        (r"so \(a_1\) is $x_1 * y * z$", "so a_1 is x_1 * y * z"),
+        ("see [1]\n[1]: https://a.example/b", "see [1]\n[1]: https://a.example/b"),
+        ("```\n<b>\n[1]: x\n```", " <b>\n [1]: x"),
+    ],
+)
+def test_no_words_are_lost_in_a_terminal(text: str, shown: str) -> None:
+    console = Console(file=StringIO(), width=60, highlight=False)
+    with console.capture() as drawn:
+        console.print(Markdown(markdown_of(text), hyperlinks=False))
+    lines = [line.rstrip() for line in drawn.get().split("\n")]
+    assert "\n".join(filter(None, lines)) == shown
 
 
 @needs_proc

@@ -13,11 +13,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
+from itertools import pairwise
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Protocol
 
 from bots.cli.common import read_input
+from bots.markdown import simplified
 from bots.processes import Progress
+from bots.text import without_code
 from core.errors import UsageError
 from core.observe.logs import printable
 
@@ -30,6 +33,8 @@ CLEAR_LINE = "\r\x1b[K"
 DRAWN_APART = re.compile(r"\s*([-*+]|\d+[.)]?)(\s|$)|\s*\|")
 """The beginning of a list or of a table, which rich sets apart by itself."""
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+NOT_SHOWN = re.compile(r"(?<!\\)<(?=[a-zA-Z/!?])|(?<!\\)(?<!\S)\[(?=[^\]\n]{1,200}\]:)")
+"""The beginning of a tag, and of what defines a link or a footnote."""
 
 
 class Screen:
@@ -193,17 +198,29 @@ def _end_of_block(text: str) -> int | None:
 
 
 def markdown_of(block: str) -> str:
-    """A block with its ends of lines kept: Markdown would join them, and people see one line."""
+    """A block with its ends of lines kept: Markdown would join them, and people see one line.
+
+    Formulas and HTML for plain formatting become Markdown. Other tags, and what defines a link or a
+    footnote, stay words: rich shows none of them.
+    """
     lines, fence = [], ""
-    for line in printable(block, keep="\n\t").split("\n"):
+    for line in simplified(printable(block, keep="\n\t")).split("\n"):
         mark = FENCE.match(line)
         if fence:
             fence = "" if mark and mark[1].startswith(fence) else fence
         elif mark:
             fence = mark[1]
         code = fence or mark or line.startswith("    ")
-        lines.append(line if code or "|" in line else f"{line}  ")
+        shown = line if code else _with_words(line)
+        lines.append(shown if code or "|" in line else f"{shown}  ")
     return "\n".join(lines)
+
+
+def _with_words(line: str) -> str:
+    """A line of prose in which rich drops no words."""
+    begins = (found.start() for found in NOT_SHOWN.finditer(without_code(line)))
+    cuts = [0, *begins, len(line)]
+    return "\\".join(line[a:b] for a, b in pairwise(cuts))
 
 
 def new_screen(*, plain: bool) -> Screen:
