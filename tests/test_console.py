@@ -447,6 +447,7 @@ def test_a_code_block_is_one_block() -> None:
         (r"so \(a_1\) is $x_1 * y * z$", "so a_1 is x_1 * y * z"),
         ("see [1]\n[1]: https://a.example/b", "see [1]\n[1]: https://a.example/b"),
         ("```\n<b>\n[1]: x\n```", " <b>\n [1]: x"),
+        ("**「重要」**です。**注意：**保存", "\u200b「重要」\u200bです。注意：\u200b保存"),
     ],
 )
 def test_no_words_are_lost_in_a_terminal(text: str, shown: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import discord
 import pytest
 
+from bots import commonmark
 from bots.attachments import file_of, text_of, with_files
 from bots.discord import convert as of_discord
 from bots.discord import extract as discord_extract
@@ -238,7 +239,7 @@ def _as_file(text: str) -> object:
 
 def _to_slack(text: str) -> object:
     simple = simplified(text)
-    parts = for_slack.without_margins([text, for_slack.mended(simple)])
+    parts = for_slack.without_margins([text, commonmark.mended(simple)])
     return for_slack.settled(text), for_slack.has_table(text), parts
 
 

@@ -9,9 +9,10 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from bots.commonmark import mended
 from bots.discord.markdown import rendered
 from bots.markdown import TITLE_LENGTH, complete, simplified, title_of
-from bots.slack.markdown import mended, settled
+from bots.slack.markdown import settled
 
 COMMON_MARK = MarkdownIt("commonmark").enable("strikethrough")
 

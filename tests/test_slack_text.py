@@ -10,10 +10,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from bots.commonmark import mended
 from bots.markdown import ZERO_WIDTH_SPACE
 from bots.slack import convert
 from bots.slack.convert import Bot, MessagePosted
-from bots.slack.markdown import has_table, mended, settled, without_margins
+from bots.slack.markdown import has_table, settled, without_margins
 from bots.text import closed, split
 from core.types import ThreadKey
 

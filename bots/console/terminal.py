@@ -18,6 +18,7 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Protocol
 
 from bots.cli.common import read_input
+from bots.commonmark import mended
 from bots.markdown import simplified
 from bots.processes import Progress
 from bots.text import without_code
@@ -204,7 +205,7 @@ def markdown_of(block: str) -> str:
     footnote, stay words: rich shows none of them.
     """
     lines, fence = [], ""
-    for line in simplified(printable(block, keep="\n\t")).split("\n"):
+    for line in mended(simplified(printable(block, keep="\n\t"))).split("\n"):
         mark = FENCE.match(line)
         if fence:
             fence = "" if mark and mark[1].startswith(fence) else fence

@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 
 from bots.actions import can_continue, can_truncate, offers_file
 from bots.choices import Option
+from bots.commonmark import mended
 from bots.markdown import simplified
 from bots.platform import Part
 from bots.slack.convert import WORD_JOINER, Malformed, parsing
-from bots.slack.markdown import mended
 from bots.strings import say
 from bots.summaries import Offer
 from core.queue_types import Delivery

@@ -17,6 +17,7 @@ import structlog
 from slack_sdk.errors import SlackApiError
 
 from bots.attachments import File
+from bots.commonmark import mended
 from bots.markdown import ZERO_WIDTH_SPACE, simplified
 from bots.platform import (
     EditRefused,
@@ -40,7 +41,7 @@ from bots.slack.audience import Audience
 from bots.slack.backfill import Backfill
 from bots.slack.convert import LINK, PLATFORM, REPLY_METADATA
 from bots.slack.error_codes import CANNOT_DISPLAY, CANNOT_EDIT, STREAM_IS_OVER, TOO_LONG
-from bots.slack.markdown import has_table, mended, settled, without_margins
+from bots.slack.markdown import has_table, settled, without_margins
 from bots.slack.rate_limits import POST, LiveReply, ReplyPacer
 from bots.slack.status import PendingEvents, StatusIndicator
 from bots.slack.streams import Streams
