@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC
 from typing import Any, TypeVar
 
 import pytest
@@ -14,8 +15,16 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from bots import delivery
-from bots.platform import EditRefused, Incoming, MessageGone, MessageTooLong, PlatformRefused
+from bots.platform import (
+    EditRefused,
+    Incoming,
+    MessageGone,
+    MessageTooLong,
+    PlatformRefused,
+    Status,
+)
 from bots.relay import Relay, RelaySettings
+from bots.view import View
 from core.access_policy import Asker
 from core.errors import StoreUnavailable
 from core.queue_types import OPENED, Claim, Delivery, Receipt, Regeneration
@@ -190,6 +199,48 @@ async def test_a_status_does_not_wait_for_the_limits_of_replies(story: Story) ->
         await story.say(relay, "hello")
         await until(lambda: _has_status(story))
         assert story.board.paced == []
+
+
+def _alone(story: Story, after: delivery.ReplyDelivery | None = None) -> delivery.ReplyDelivery:
+    """A delivery that the store does not know."""
+    told, platform = Delivery("0" * 24, THREAD, "m1", "U1", token=1), SimulatedPlatform(story.board)
+    return delivery.ReplyDelivery(
+        told, platform, story.stores.deliveries, "en", LEASE, after=after, zone=UTC
+    )
+
+
+async def test_a_process_that_lost_its_lease_shows_no_status(story: Story) -> None:
+    held = _alone(story)
+    held.confirmed -= LEASE
+    with pytest.raises(delivery.LeaseLost):
+        await held._show_status(View(status=Status("thinking")))
+    assert story.board.statuses == []
+
+
+async def test_a_reply_that_waits_for_its_turn_looks_only_when_something_happens(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, first_of = [], delivery.first_of
+
+    async def counted(*waits: Any) -> None:
+        looks.append(1)
+        await first_of(*waits)
+
+    monkeypatch.setattr(delivery, "first_of", counted)
+    first = _alone(story)
+    second = _alone(story, after=first)
+    waiting = asyncio.create_task(second._wait_for_turn())
+    second._set_view(View("hi"))
+    await until(lambda: _has_looked(looks, 2))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(looks) == 2
+    first.finished.set()
+    await waiting
+
+
+async def _has_looked(looks: list[int], times: int) -> bool:
+    return len(looks) >= times
 
 
 async def _has_status(story: Story) -> bool:
