@@ -26,9 +26,10 @@ from bots.platform import (
 from bots.relay import Relay, RelaySettings
 from bots.view import View
 from core.access_policy import Asker
+from core.background import first_of
 from core.errors import StoreUnavailable
 from core.queue_types import OPENED, Claim, Delivery, Receipt, Regeneration
-from core.types import Delta, ThreadKey
+from core.types import Delta, Done, FileRead, ThreadKey, Usage
 from storage import deliveries
 from storage.queue import RedisQueue
 from storage.store import Limits
@@ -203,7 +204,8 @@ async def test_a_status_does_not_wait_for_the_limits_of_replies(story: Story) ->
 
 def _alone(story: Story, after: delivery.ReplyDelivery | None = None) -> delivery.ReplyDelivery:
     """A delivery that the store does not know."""
-    told, platform = Delivery("0" * 24, THREAD, "m1", "U1", token=1), SimulatedPlatform(story.board)
+    told = Delivery("0" * 24, THREAD, "m1", "U1", token=1)
+    platform = SimulatedPlatform(story.board, part_length=300)
     return delivery.ReplyDelivery(
         told, platform, story.stores.deliveries, "en", LEASE, after=after, zone=UTC
     )
@@ -220,7 +222,7 @@ async def test_a_process_that_lost_its_lease_shows_no_status(story: Story) -> No
 async def test_a_reply_that_waits_for_its_turn_looks_only_when_something_happens(
     story: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks, first_of = [], delivery.first_of
+    looks: list[int] = []
 
     async def counted(*waits: Any) -> None:
         looks.append(1)
@@ -237,6 +239,15 @@ async def test_a_reply_that_waits_for_its_turn_looks_only_when_something_happens
     assert len(looks) == 2
     first.finished.set()
     await waiting
+
+
+async def test_a_long_note_leaves_its_last_part_shorter(story: Story) -> None:
+    files = tuple(FileRead("f" * 60, 5, 10) for _ in range(3))
+    end = Done("word " * 100, "stop", Usage(1, 2), files=files)
+    parts = _alone(story)._parts(View(end.text, end=end))
+    assert len(parts[-1].note) > delivery.NOTE_LENGTH
+    assert len(parts[-1].text) + len(parts[-1].note) <= 300 + delivery.NOTE_LENGTH
+    assert " ".join(part.text for part in parts).split() == end.text.split()
 
 
 async def _has_looked(looks: list[int], times: int) -> bool:
@@ -583,6 +594,25 @@ async def test_an_unrecorded_post_is_found_again(story: Story, nonce: bool, trou
     async with story.running("two"):
         await story.shows("hi")
     assert len(story.board.messages) == 1
+
+
+async def test_a_post_that_was_found_again_is_known_while_its_reply_grows(story: Story) -> None:
+    """Or nobody could delete it until then."""
+    wire = Trouble({"post": ["answers late"]})
+    async with story.running("one", wire) as relay:
+        await story.say(relay, "hello")
+        claim = await story.stores.claim()
+        await story.stores.queue.publish(claim, Delta(0, "hi"))
+        await wire.reached.wait()
+    [message] = story.board.messages
+    async with story.running("two"):
+        await until(lambda: _is_known(story, message))
+        await story.stores.reply(claim, "hi!")
+        await story.shows("hi!")
+
+
+async def _is_known(story: Story, message: str) -> bool:
+    return await story.stores.deliveries.locate(THREAD, message) is not None
 
 
 async def test_a_paused_process_removes_its_own_second_message(story: Story) -> None:
