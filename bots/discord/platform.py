@@ -258,9 +258,8 @@ class DiscordPlatform:
 
     async def _send(self, delivery: Delivery, address: ReplyAddress, part: Part) -> str:
         """Write a new message, or `@original`; its id."""
-        buttons, text = self._buttons(delivery, address, part), text_of(part)
-        whole = self._whole_text(delivery, part)
-        text = f"{text}\n-# {say('rest_in_file', address.locale)}" if whole else text
+        buttons = self._buttons(delivery, address, part)
+        text, whole = self._text_and_file(delivery, address, part)
         address = await self._with_thread(delivery, address)
         moved = self._has_moved(delivery)
         match where_to_post(address, part.index, self._clock(), moved=moved):
@@ -292,9 +291,8 @@ class DiscordPlatform:
         moved = self._has_moved(delivery)
         match where_to_edit(address, part.index, message, self._clock(), moved=moved):
             case ByToken() as way:
-                whole = self._whole_text(delivery, part)
-                more = f"\n-# {say('rest_in_file', address.locale)}" if whole else ""
-                sent = await self._update_by_token(way, text_of(part) + more, buttons, whole)
+                text, whole = self._text_and_file(delivery, address, part)
+                sent = await self._update_by_token(way, text, buttons, whole)
             case InChannel(channel, ident):
                 sent = await self._edit(delivery, channel, ident, part, buttons)
             case ByDirectMessage():
@@ -324,10 +322,13 @@ class DiscordPlatform:
         )
         return str(sent["id"])
 
-    def _whole_text(self, delivery: Delivery, part: Part) -> str:
-        """The whole reply, where its last message is not the end of it; to be attached there."""
-        is_cut = delivery.job in self._cut and part.last
-        return part.end.text if is_cut and isinstance(part.end, Done) else ""
+    def _text_and_file(
+        self, delivery: Delivery, address: ReplyAddress, part: Part
+    ) -> tuple[str, str]:
+        """The text of a message, and the whole reply as its file where its last message is cut."""
+        if not (delivery.job in self._cut and part.last and isinstance(part.end, Done)):
+            return text_of(part), ""
+        return f"{text_of(part)}\n-# {say('rest_in_file', address.locale)}", part.end.text
 
     async def _post(
         self,
