@@ -163,20 +163,16 @@ class Worker:
         EngineError if the engine cannot compute: the core has then handed back its jobs and
         withdrawn from its lane, and its supervisor should restart it.
         """
+        settings = self._settings
         background = [
-            asyncio.create_task(
-                repeat_forever(
-                    self._announce, self._settings.announced_for / 3, self._settings.retry
-                )
-            ),
-            asyncio.create_task(
-                repeat_forever(self._renew, self._settings.renew, self._settings.retry)
-            ),
-            asyncio.create_task(
-                repeat_forever(self._sweep, self._settings.sweep, self._settings.retry)
-            ),
+            asyncio.create_task(repeat_forever(work, pause, settings.retry))
+            for work, pause in (
+                (self._announce, settings.announced_for / 3),
+                (self._renew, settings.renew),
+                (self._sweep, settings.sweep),
+            )
         ]
-        claiming = asyncio.create_task(repeat_forever(self._claim, 0, self._settings.retry))
+        claiming = asyncio.create_task(repeat_forever(self._claim, 0, settings.retry))
         ends = [asyncio.create_task(event.wait()) for event in (stop, self._is_sick)]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 from uuid import uuid4
 
@@ -26,58 +27,51 @@ from core.types import Done, Job, Turn
 T = TypeVar("T")
 
 
+@dataclass
 class Chat:
     """One person's conversation with the bot."""
 
-    def __init__(
-        self,
-        conversation: Conversation,
-        relay: Relay,
-        actions: Actions,
-        guide: Guide,
-        platform: ConsolePlatform,
-        history: History,
-        interrupts: asyncio.Queue[None],
-        served: Callable[[], Awaitable[None]],
-    ) -> None:
-        """`served` returns when a core serves the lane."""
-        self._conversation = conversation
-        self._relay = relay
-        self._actions = actions
-        self._guide = guide
-        self._me = Actor(conversation.user)
-        self._platform = platform
-        self._history = history
-        self._interrupts = interrupts
-        self._served = served
-        self._cut: tuple[str, str] | None = None
-        """The newest reply, and its text, if it can be continued."""
-        self._refusal = ""
-        """The newest reply, if it refused a message that is too long."""
-        self._stopped = False
-        """Ctrl-C stopped the newest reply: another leaves."""
+    conversation: Conversation
+    relay: Relay
+    actions: Actions
+    guide: Guide
+    platform: ConsolePlatform
+    history: History
+    interrupts: asyncio.Queue[None]
+    served: Callable[[], Awaitable[None]]
+    """Returns when a core serves the lane."""
+    _cut: tuple[str, str] | None = None
+    """The newest reply, and its text, if it can be continued."""
+    _refusal: str = ""
+    """The newest reply, if it refused a message that is too long."""
+    _stopped: bool = False
+    """Ctrl-C stopped the newest reply: another leaves."""
+
+    @property
+    def _me(self) -> Actor:
+        return Actor(self.conversation.user)
 
     async def ask(self, line: str, *, bulk: bool = False) -> Part:
         """Send a message and return the last part of its reply, when all of it is written.
 
         Ctrl-C stops the reply. A second one, or one before the message is sent, is Interrupt.
         """
-        await self.uninterrupted(self._served())
-        message = convert.incoming(line, self._conversation, uuid4().hex, time.time(), bulk=bulk)
-        end = self._platform.expect(message.job)
-        await self._relay.submit(message)
+        await self.uninterrupted(self.served())
+        message = convert.incoming(line, self.conversation, uuid4().hex, time.time(), bulk=bulk)
+        end = self.platform.expect(message.job)
+        await self.relay.submit(message)
         return await self._end_of(message.job, end)
 
     async def go_on(self, reply: str, text: str = "", *, truncates: bool = False) -> Part | None:
         """Continue a reply that was cut at its length, or with `truncates` answer the beginning of
         the message that it refused. None if that is impossible."""
-        await self.uninterrupted(self._served())
+        await self.uninterrupted(self.served())
         revision = uuid4().hex
-        job = Job.id_for(self._conversation.key, reply, revision)
-        end = self._platform.expect(job, shown=text)
-        outcome = await self._actions.regenerate(
+        job = Job.id_for(self.conversation.key, reply, revision)
+        end = self.platform.expect(job, shown=text)
+        outcome = await self.actions.regenerate(
             self._me,
-            self._conversation.key,
+            self.conversation.key,
             reply,
             revision,
             resumes=not truncates,
@@ -90,7 +84,7 @@ class Chat:
             part = await self.uninterrupted(asyncio.shield(end))
         except Interrupt:
             self._stopped = True
-            await self._actions.stop(self._me, self._conversation.key, job)
+            await self.actions.stop(self._me, self.conversation.key, job)
             part = await self.uninterrupted(end)
         cut = isinstance(part.end, Done) and can_continue(part.end)
         self._cut = (job, part.end.text) if cut and isinstance(part.end, Done) else None
@@ -114,7 +108,7 @@ class Chat:
     async def uninterrupted(self, work: Awaitable[T]) -> T:
         """The result of `work`; Interrupt if Ctrl-C comes first."""
         working = asyncio.ensure_future(work)
-        if await first_of(working, self._interrupts.get()) is not working:
+        if await first_of(working, self.interrupts.get()) is not working:
             raise Interrupt
         return working.result()
 
@@ -151,7 +145,7 @@ class Chat:
             return self._say("store_down")
 
     async def _run_command(self, command: convert.Command) -> str:
-        key, locale = self._conversation.key, self._conversation.locale
+        key, locale = self.conversation.key, self.conversation.locale
         match command:
             case "continue":
                 part = await self.go_on(*self._cut) if self._cut else None
@@ -161,17 +155,17 @@ class Chat:
                 part = await self.go_on(refusal, truncates=True) if refusal else None
                 return self._below(part) if part else self._say("console_nothing_refused")
             case "reset":
-                outcome = await self._actions.reset(self._me, Scope.of_thread(key))
+                outcome = await self.actions.reset(self._me, Scope.of_thread(key))
                 return outcome.sentence(locale)
             case "history":
-                turns = await self._history.turns(key)
+                turns = await self.history.turns(key)
                 said = [self._line_of(stored.turn) for stored in turns]
                 return "\n".join(said) or self._say("console_no_history")
             case "usage":
-                return await self._guide.usage(self._me, key, locale)
+                return await self.guide.usage(self._me, key, locale)
             case "help":
-                lines = await self._guide.help(self._me, key, locale, has_files=False)
-                model = await self._guide.model(key)
+                lines = await self.guide.help(self._me, key, locale, has_files=False)
+                model = await self.guide.model(key)
                 return "\n".join((self._say("console_help", model=model), *lines))
 
     def _line_of(self, turn: Turn) -> str:
@@ -184,4 +178,4 @@ class Chat:
         return f"\n{note}\n" if note else "\n"
 
     def _say(self, key: str, **details: str) -> str:
-        return strings.say(key, self._conversation.locale, **details)
+        return strings.say(key, self.conversation.locale, **details)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC
 from typing import Any, TypeAlias
 
@@ -50,26 +50,14 @@ def whole_text(message: discord.Message, read: Read, automatic: bool) -> str:
 def files_of(message: discord.Message) -> tuple[File, ...]:
     """The attachments and stickers of a message. Discord makes a long paste an attachment:
     ``message.txt``."""
-    pictures = (File(clean_name(f"{name} (sticker)"), "image") for name in _stickers_of(message))
-    return (*map(file_of_attachment, _attachments_of(message)), *pictures)
+    parts: list[discord.Message | discord.MessageSnapshot] = [message, *message.message_snapshots]
+    attachments = [file_of_attachment(found) for part in parts for found in part.attachments]
+    stickers = [clean_name(f"{found.name} (sticker)") for part in parts for found in part.stickers]
+    return (*attachments, *(File(name, "image") for name in stickers))
 
 
 def file_of_attachment(found: discord.Attachment) -> File:
     return file_of(found.filename, found.content_type or "", found.size, found.url)
-
-
-def _attachments_of(message: discord.Message) -> Sequence[discord.Attachment]:
-    """The attachments of a message and of its forwarded messages."""
-    forwarded_ones = (
-        found for snapshot in message.message_snapshots for found in snapshot.attachments
-    )
-    return [*message.attachments, *forwarded_ones]
-
-
-def _stickers_of(message: discord.Message) -> Iterator[str]:
-    """The names of the stickers of a message and of what it forwards."""
-    stickers = [*message.stickers, *(s for m in message.message_snapshots for s in m.stickers)]
-    yield from (sticker.name for sticker in stickers)
 
 
 def own_words(content: str) -> str:
@@ -78,15 +66,12 @@ def own_words(content: str) -> str:
 
 
 def _poll(poll: discord.Poll) -> str:
+    votes = ": {}" if poll.total_votes else ""
     answers = [
-        " ".join(f"{a.emoji or ''} {a.text or ''}{_votes(a) if poll.total_votes else ''}".split())
+        " ".join(f"{a.emoji or ''} {a.text or ''}{votes.format(a.vote_count)}".split())
         for a in poll.answers
     ]
     return "\n".join(["[poll]", poll.question or "", *(f"- {answer}" for answer in answers)])
-
-
-def _votes(answer: discord.PollAnswer) -> str:
-    return f": {answer.vote_count}"
 
 
 def _forwarded(snapshot: discord.MessageSnapshot, read: Read) -> str:
