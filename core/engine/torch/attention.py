@@ -58,7 +58,7 @@ class AttentionStep(Protocol):
     """One step's keys and values, layer after layer."""
 
     def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Attention
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, attention: Attention
     ) -> Tensor:
         """Keep `key` and `value`, (1, key heads, tokens, size), and attend with `query`,
         (1, heads, tokens, size), to them and to those before them: (1, tokens, heads, size).
@@ -280,8 +280,8 @@ def _attend(
         raise ModelError("its layers do not pass the engine's step on to their attention")
     if kwargs.get("position_bias") is not None:
         raise ModelError(f"{type(module).__name__} asks for a position bias")
-    how = Attention(scaling, softcap or 0.0, s_aux)
-    return step.attend(cast("int", module.layer_idx), query, key, value, how), None
+    attention = Attention(scaling, softcap or 0.0, s_aux)
+    return step.attend(cast("int", module.layer_idx), query, key, value, attention), None
 
 
 def fitted(

@@ -11,11 +11,11 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.models.falcon import modeling_falcon as theirs
+from transformers.models.falcon import modeling_falcon
 
 from core.engine.torch.attention import ATTENTION_NAME, Attention, AttentionStep
 
-_rotate = cast("Any", theirs.apply_rotary_pos_emb)
+_rotate = cast("Any", modeling_falcon.apply_rotary_pos_emb)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class _StepAsCache:
         return 0
 
 
-class _FalconAttention(theirs.FalconAttention):
+class _FalconAttention(modeling_falcon.FalconAttention):
     """Attends through the step in `layer_past`, and keeps each key head once."""
 
     def forward(  # type: ignore[override]  # its layers are the only callers
@@ -44,17 +44,17 @@ class _FalconAttention(theirs.FalconAttention):
             one.transpose(1, 2) for one in (query, key[:, :, ::repeats], value[:, :, ::repeats])
         )
         query, key = _rotate(query, key, *position_embeddings)
-        how = Attention(self.inv_norm_factor)
-        out = layer_past.step.attend(self.layer_idx, query, key, value, how)
+        attention = Attention(self.inv_norm_factor)
+        out = layer_past.step.attend(self.layer_idx, query, key, value, attention)
         return self.dense(out.flatten(2)), None
 
 
 def use_falcon_attention(model: PreTrainedModel) -> None:
     """Make a Falcon attend through the engine."""
     for module in list(model.modules()):
-        if isinstance(module, theirs.FalconAttention):
+        if isinstance(module, modeling_falcon.FalconAttention):
             module.__class__ = _FalconAttention
-        if type(module) is theirs.FalconLinear and module.bias is None:
+        if type(module) is modeling_falcon.FalconLinear and module.bias is None:
             module.__class__ = nn.Linear  # it computes the same, and can be repacked
     model.config._attn_implementation = ATTENTION_NAME  # no mask is made
     model.register_forward_pre_hook(_pass_on, with_kwargs=True)

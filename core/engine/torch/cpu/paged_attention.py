@@ -59,7 +59,7 @@ class CpuCache:
         return known
 
     def attend_piece(
-        self, mask: Tensor, query: Tensor, known: Tensor, how: Attention, out: Tensor
+        self, mask: Tensor, query: Tensor, known: Tensor, attention: Attention, out: Tensor
     ) -> None:
         """Out (ids, heads, size) of query (heads, ids, size) and known (2, key heads, known, size).
 
@@ -79,10 +79,10 @@ class CpuCache:
             for nth, heads in enumerate(queries):  # each key head has one of these
                 sizes = (len(key), len(mask[rows]), key.shape[1])
                 scores, weights = self._scores.of(*sizes), self._weights.of(*sizes)
-                _score(heads[:, rows], key, mask[rows], how, scores)
+                _score(heads[:, rows], key, mask[rows], attention, scores)
                 torch.softmax(scores, -1, out=weights)
-                if how.sinks is not None:
-                    weights *= _beside_sinks(scores, how.sinks.view(len(key), -1)[:, nth])
+                if attention.sinks is not None:
+                    weights *= _beside_sinks(scores, attention.sinks.view(len(key), -1)[:, nth])
                 outs[nth, :, rows] = (weights @ value)[:, : len(out) - first]
 
     def begin(self, chunks: list[ScheduledChunk]) -> CpuStep:
@@ -106,13 +106,13 @@ class CpuCache:
         )
 
 
-def _score(query: Tensor, key: Tensor, mask: Tensor, how: Attention, scores: Tensor) -> None:
+def _score(query: Tensor, key: Tensor, mask: Tensor, attention: Attention, scores: Tensor) -> None:
     """Scores (key heads, ids, known) of query (key heads, ids, size)."""
-    if not how.cap:
-        torch.baddbmm(mask, query, key.mT, alpha=how.scale, out=scores)
+    if not attention.cap:
+        torch.baddbmm(mask, query, key.mT, alpha=attention.scale, out=scores)
         return
     torch.bmm(query, key.mT, out=scores)
-    scores.mul_(how.scale / how.cap).tanh_().mul_(how.cap).add_(mask)
+    scores.mul_(attention.scale / attention.cap).tanh_().mul_(attention.cap).add_(mask)
 
 
 def _beside_sinks(scores: Tensor, sinks: Tensor) -> Tensor:
@@ -204,7 +204,7 @@ class CpuStep:
     """Rows after these are padding."""
 
     def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Attention
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, attention: Attention
     ) -> Tensor:
         """See `AttentionStep`."""
         cache, wanted, size = self.cache, query.dtype, value.shape[3]
@@ -216,11 +216,13 @@ class CpuStep:
         if query.shape[2] > self.ids:
             out[:, self.ids :] = 0
         if self.decoding:
-            self._decode(self.decoding, layer, query, key, value, how, out)
+            self._decode(self.decoding, layer, query, key, value, attention, out)
         for piece in self.pieces[self.windows[layer]]:
             at = (slice(None), slice(None), piece.ids)
             known = cache.keep(layer, piece, key[at], value[at])
-            cache.attend_piece(piece.mask, query[0, :, piece.ids], known, how, out[0, piece.ids])
+            cache.attend_piece(
+                piece.mask, query[0, :, piece.ids], known, attention, out[0, piece.ids]
+            )
         return out[..., :size].to(wanted)
 
     def _decode(
@@ -230,15 +232,15 @@ class CpuStep:
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        how: Attention,
+        attention: Attention,
         out: Tensor,
     ) -> None:
         cache = self.cache
         cache.attend_decoding(
             _by_ids(query), _by_ids(key), _by_ids(value), cache.by_layer[layer], _as_numpy(out)[0],
             rows.at, rows.tables[cache.groups[layer]], rows.lengths, self.windows[layer],
-            how.scale, how.cap,
-            _NO_SINKS if how.sinks is None else how.sinks.float().numpy(), cache.shares,
+            attention.scale, attention.cap,
+            _NO_SINKS if attention.sinks is None else attention.sinks.float().numpy(), cache.shares,
         )  # fmt: skip
 
 

@@ -135,11 +135,11 @@ class _CurrentStep:
     """The step that the thread is computing: a trace cannot hold the step itself."""
 
     def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Attention
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, attention: Attention
     ) -> Tensor:
         """See `AttentionStep`."""
         out: Tensor = torch.ops.henji.attend_current(
-            query, key, value, layer, how.scale, how.cap, how.sinks
+            query, key, value, layer, attention.scale, attention.cap, attention.sinks
         )
         return out
 

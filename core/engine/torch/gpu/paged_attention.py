@@ -78,14 +78,14 @@ class PagedStep:
         return cls(cache.pages, cache.places, windows, layout, tile)
 
     def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Attention
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, attention: Attention
     ) -> Tensor:
         """See `AttentionStep`."""
         at = self.layout
         out: Tensor = torch.ops.henji.attend_paged(
             query, key, value, self.pages, self.places, at.slots, at.tables, at.lengths, at.starts,
-            at.tile_sequence, at.tile_first, self.windows, how.sinks, layer, how.scale, how.cap,
-            self.tile,
+            at.tile_sequence, at.tile_first, self.windows, attention.sinks, layer,
+            attention.scale, attention.cap, self.tile,
         )  # fmt: skip
         return out
 
