@@ -12,7 +12,6 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -23,7 +22,7 @@ from tests.collector import Collector, collecting
 from tests.local_discord.deployment import ALICE
 from tests.local_discord.server import TOKEN, LocalDiscord
 from tests.local_slack import LocalSlack, Message
-from tests.processes import exists, start
+from tests.processes import children_of, exists, start
 from tests.servers import free_port
 from tests.test_health import HOST, get, sample
 from tests.waiting import until
@@ -72,8 +71,7 @@ class Company:
 
     def parts(self) -> dict[str, int]:
         """The processes that `henji up` has started, by name."""
-        children = Path(f"/proc/{self.up.pid}/task/{self.up.pid}/children").read_text().split()
-        words = {int(pid): Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in children}
+        words = children_of(self.up.pid)
         return {line[line.index("bots") + 1]: pid for pid, line in words.items() if "bots" in line}
 
 

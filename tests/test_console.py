@@ -28,7 +28,7 @@ from bots.strings import say
 from core.errors import OperatorError
 from core.queue_types import OPENED, Delivery
 from core.types import Done, ThreadKey, Usage
-from tests.processes import exists, finish, henji, in_a_shell, start
+from tests.processes import children_of, exists, finish, henji, in_a_shell, start
 from tests.pseudo_terminal import terminal
 from tests.store_fixture import StoreFixture
 from tests.tiny_models import llama
@@ -321,10 +321,7 @@ async def core_under(pid: int) -> int:
 
 
 def cores_under(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [
-        int(child) for child in children if b"core" in Path(f"/proc/{child}/cmdline").read_bytes()
-    ]
+    return [child for child, words in children_of(pid).items() if "core" in words]
 
 
 def gone(pid: int) -> Callable[[], Awaitable[bool]]:
