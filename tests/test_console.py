@@ -444,6 +444,10 @@ def test_a_code_block_is_one_block() -> None:
         (r"so \(a_1\) is $x_1 * y * z$", "so a_1 is x_1 * y * z"),
         ("see [1]\n[1]: https://a.example/b", "see [1]\n[1]: https://a.example/b"),
         ("```\n<b>\n[1]: x\n```", " <b>\n [1]: x"),
+        (
+            "| a | b |\n|--|--|\n| `x|y` | 1 |\n| p | q | r |\nm|n|o",
+            " a    b\n ──────────\n x|y  1\n p    q | r\n m    n|o",
+        ),
         ("**「重要」**です。**注意：**保存", "\u200b「重要」\u200bです。注意：\u200b保存"),
     ],
 )

@@ -9,7 +9,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
@@ -36,6 +36,8 @@ DRAWN_APART = re.compile(r"\s*([-*+]|\d+[.)]?)(\s|$)|\s*\|")
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 NOT_SHOWN = re.compile(r"(?<!\\)<(?=[a-zA-Z/!?])|(?<!\\)(?<!\S)\[(?=[^\]\n]{1,200}\]:)")
 """The beginning of a tag, and of what defines a link or a footnote."""
+TABLE_RULE = re.compile(r"[ \t|:-]*-[ \t|:-]*$")
+PIPE = re.compile(r"(?<!\\)\|")
 
 
 class Screen:
@@ -204,7 +206,7 @@ def markdown_of(block: str) -> str:
     Formulas and HTML for plain formatting become Markdown. Other tags, and what defines a link or a
     footnote, stay words: rich shows none of them.
     """
-    lines, fence = [], ""
+    lines, fence, columns = [], "", 0
     for line in mended(simplified(printable(block, keep="\n\t"))).split("\n"):
         mark = FENCE.match(line)
         if fence:
@@ -212,16 +214,33 @@ def markdown_of(block: str) -> str:
         elif mark:
             fence = mark[1]
         code = fence or mark or line.startswith("    ")
-        shown = line if code else _with_words(line)
+        if not code and "|" in line and TABLE_RULE.match(line):
+            columns = line.strip(" \t|").count("|") + 1
+        shown = line if code else _row(_with_words(line), columns)
         lines.append(shown if code or "|" in line else f"{shown}  ")
     return "\n".join(lines)
 
 
+def _row(line: str, columns: int) -> str:
+    """A table's row whose pipes in code, and those of too many cells, part none: rich would drop
+    the last cells."""
+    if not columns or "|" not in line:
+        return line
+    seen, begin, end = without_code(line), line.lstrip().startswith("|"), len(line.rstrip()) - 1
+    pipes = [found.start() for found in PIPE.finditer(line)]
+    outside = [at for at in pipes if seen[at] == "|"]
+    parting = {*outside[: begin + columns - 1], end}
+    return _escaped(line, [at for at in pipes if at not in parting or seen[at] != "|"])
+
+
 def _with_words(line: str) -> str:
     """A line of prose in which rich drops no words."""
-    begins = (found.start() for found in NOT_SHOWN.finditer(without_code(line)))
-    cuts = [0, *begins, len(line)]
-    return "\\".join(line[a:b] for a, b in pairwise(cuts))
+    return _escaped(line, [found.start() for found in NOT_SHOWN.finditer(without_code(line))])
+
+
+def _escaped(line: str, places: Sequence[int]) -> str:
+    """The line with a backslash in front of some characters."""
+    return "\\".join(line[a:b] for a, b in pairwise([0, *places, len(line)]))
 
 
 def new_screen(*, plain: bool) -> Screen:
