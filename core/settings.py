@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     Field,
     SecretStr,
@@ -46,7 +47,24 @@ PREFIX = "HENJI_"
 ROOT = 0
 """Its user id."""
 
-Url: TypeAlias = Annotated[str, StringConstraints(pattern=r"^(http|ws)s?://[^\s/]\S*$")]
+ADDRESS = "an address is expected, such as http://localhost:8000"
+
+
+def _check_url(url: str) -> str:
+    """ValueError, without a part of the address: it may have a password."""
+    try:
+        parts = urlsplit(url)
+        found = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        found = False
+    if not found:
+        raise ValueError(ADDRESS)
+    return url
+
+
+Url: TypeAlias = Annotated[
+    str, StringConstraints(pattern=r"^(http|ws)s?://[^\s/]\S*$"), AfterValidator(_check_url)
+]
 
 
 def _data_dir() -> Path:
@@ -492,7 +510,7 @@ def _not_json(kind: type[Settings], error: SettingsError) -> str:
 
 def _expected(pattern: str) -> str:
     if "http" in pattern:
-        return "an address is expected, such as http://localhost:8000"
+        return ADDRESS
     if pattern.startswith((r"^\d", "^[A-Z]")):
         return "an id is expected, not a name"
     return f"an id or a name is expected{', such as slack:U024' * (':)?' in pattern)}"
