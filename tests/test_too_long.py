@@ -4,7 +4,10 @@ answered on request."""
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,6 +20,7 @@ from bots.attachments import ReadFile, file_of
 from bots.relay import Relay
 from bots.slack import components
 from bots.strings import say
+from core.dialogue import Dialogue, Prompt
 from core.engine.echo import EchoEngine
 from core.queue_types import Place
 from core.types import Done, Turn
@@ -129,6 +133,49 @@ async def test_a_press_twice_reads_it_once_and_only_the_beginning_stays(
     assert reply == f"echo: {question}"[: len(reply)]
     late = await actions.regenerate(Actor("U1"), THREAD, job, "p3", truncates=True)
     assert late.sentence("en") == say("prompt_gone", "en")
+
+
+@dataclass
+class Built:
+    """The turns of each prompt that is built, and whether it is built on the event loop."""
+
+    turns: list[list[str]] = field(default_factory=list)
+    on_loop: list[bool] = field(default_factory=list)
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> Built:
+    prompt, built = Dialogue.prompt, Built()
+
+    def noted(dialogue: Dialogue, turns: Sequence[Turn], **options: Any) -> Prompt:
+        built.turns.append([turn.text for turn in turns])
+        built.on_loop.append(threading.current_thread() is threading.main_thread())
+        return prompt(dialogue, turns, **options)
+
+    monkeypatch.setattr(Dialogue, "prompt", noted)
+    return built
+
+
+async def test_the_beginning_is_read_with_what_was_said_before(
+    stores: StoreFixture, built: Built
+) -> None:
+    async with at_work(stores, EchoEngine()):
+        await ends(stores, (await stores.say("hi", id="m0")).job)
+    await stores.queue.announce(LANE, "core", 60)
+    job, _, actions = await refused(stores)
+    pressed = await actions.regenerate(Actor("U1"), THREAD, job, "p1", truncates=True)
+    async with at_work(stores, EchoEngine()):
+        await ends(stores, pressed.receipt.job if pressed.receipt else "")
+    assert built.turns[-1][:-1] == ["hi", "echo: hi"]
+
+
+async def test_only_a_short_prompt_is_built_on_the_event_loop(
+    stores: StoreFixture, built: Built
+) -> None:
+    async with at_work(stores, EchoEngine()):
+        for number, text in enumerate(("hi", "hey", "word " * 100, "you")):
+            await ends(stores, (await stores.say(text, id=f"m{number}")).job)
+    assert built.on_loop[1:] == [True, False, False]
 
 
 async def test_a_reset_a_deletion_and_a_forget_take_it_away(stores: StoreFixture) -> None:
