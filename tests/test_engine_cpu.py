@@ -246,6 +246,10 @@ def test_padding_changes_no_result_and_no_page(dtype: torch.dtype) -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="oneDNN computes no bfloat16 on this processor, which has no AVX-512",
+)
 def test_prompts_of_about_the_same_size_share_what_is_compiled(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
