@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import click
 
 from bots.cli.common import example, open_settings, print_json
 from bots.monitoring import REPORT_SECONDS
+from bots.processes import stop_on_signals
 from bots.services import Stores, open_stores
 from core.errors import OperatorError, StoreUnavailable
 from core.observe.logs import printable
@@ -48,8 +50,10 @@ def status(watch: bool, as_json: bool) -> None:
     settings = open_settings(log_level="error")
 
     async def run() -> None:
+        # not a KeyboardInterrupt, which is lost where a cancellation meets the end of a Redis call
+        stop = stop_on_signals([signal.SIGINT]) if watch else asyncio.Event()
         async with open_stores(settings) as stores:
-            while True:
+            while not stop.is_set():
                 state = await read_state(stores, settings)
                 if as_json:
                     print_json(_as_json(state))
@@ -58,10 +62,10 @@ def status(watch: bool, as_json: bool) -> None:
                     click.echo(head + "\n".join(map(printable, lines_of(state))))
                 if not watch:
                     return
-                await asyncio.sleep(REFRESH_SECONDS)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), REFRESH_SECONDS)
 
-    with suppress(KeyboardInterrupt) if watch else nullcontext():
-        asyncio.run(run())
+    asyncio.run(run())
 
 
 async def read_state(stores: Stores, settings: Settings) -> SystemState:
