@@ -300,7 +300,7 @@ def test_the_scripts_agree_with_the_model(redis_url: str, request: pytest.Fixtur
     run_state_machine_as_test(
         QueueMachine,
         settings=settings(
-            max_examples=max(25, chaos // 20) if chaos else 25,
+            max_examples=max(16, chaos // 20) if chaos else 16,
             stateful_step_count=150,
             deadline=None,
             phases=(Phase.explicit, Phase.reuse, Phase.generate),

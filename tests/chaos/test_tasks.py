@@ -22,7 +22,7 @@ from tests.chaos.schedule import LEASE, Schedule
 from tests.store_fixture import TestConnection
 
 AT_ONCE = 24
-SHORT = 48
+SHORT = 32
 """Schedules in the suite."""
 
 
