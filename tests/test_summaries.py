@@ -230,7 +230,9 @@ async def test_a_thread_is_summed_up_from_the_message_menu(slack: SlackDeploymen
 async def test_forgotten_messages_and_denied_people_are_skipped(slack: SlackDeployment) -> None:
     place = Place("slack", slack.slack.workspace.team)
     await slack.slack.say("C1", "U1", "a secret")
+    await asyncio.sleep(0.01)  # marks are in milliseconds
     await slack.stores().history.forget(place, "U1")
+    await asyncio.sleep(0.01)
     await slack.slack.say("C1", "U1", "after it")
     await slack.slack.say("C1", "UADMIN", "denied words")
     await slack.rulebook.change(place, "deny_people", ("UADMIN",), "UADMIN")
