@@ -50,7 +50,7 @@ def status(watch: bool, as_json: bool) -> None:
     settings = open_settings(log_level="error")
 
     async def run() -> None:
-        # not a KeyboardInterrupt, which is lost where a cancellation meets the end of a Redis call
+        # not a KeyboardInterrupt, which may be lost where it meets the end of a Redis call
         stop = stop_on_signals([signal.SIGINT]) if watch else asyncio.Event()
         async with open_stores(settings) as stores:
             while not stop.is_set():
