@@ -88,7 +88,8 @@ async def _warmed_up(discord: LocalDiscord, channels: Sequence[str]) -> None:
     await discord.until(lambda: discord.replies(said["id"]), seconds=60)
     while core_is_missing in discord.replies(said["id"])[-1]["content"]:
         seen = len(discord.replies(said["id"]))
-        await discord.says(_person(999), said["id"], "hello")
+        # somebody else: a person is told only once in a while that there is no core
+        await discord.says(_person(999 + seen), said["id"], "<@bot> hello")
         await discord.until(partial(_more_than, discord, said["id"], seen), seconds=60)
 
 
