@@ -22,6 +22,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate
+from math import inf
 from pathlib import Path
 from queue import Queue
 from random import Random
@@ -32,7 +34,7 @@ from tests.mutants.make import PLACES, Mutant, mutants_of
 from tests.mutants.reach import ROOT, Reach
 
 EQUIVALENT = Path(__file__).with_name("equivalent.txt")
-HANGS = 120
+HANGS = 60
 """Seconds that a test may take: one that hangs has caught its mutant."""
 
 JUDGES = (
@@ -45,7 +47,8 @@ JUDGES = (
     "tests/test_slack_once.py", "tests/test_duels.py", "tests/test_preferences.py",
     "tests/test_quotes.py", "tests/test_branches.py", "tests/test_too_long.py",
     "tests/test_summaries.py", "tests/test_choices.py", "tests/test_memory.py",
-    "tests/test_view.py", "tests/test_thinking.py",
+    "tests/test_view.py", "tests/test_thinking.py", "tests/test_slack_oauth.py",
+    "tests/test_slack_buttons.py",
     "tests/chaos/test_tasks.py",
 )  # fmt: skip
 
@@ -83,34 +86,41 @@ def copies(number: int) -> Iterator[Queue[Tests]]:
 
 
 class Tests:
-    """A tree with a server that runs its tests."""
+    """A tree with servers that run its tests."""
 
     def __init__(self, tree: Path) -> None:
         self.tree = tree
-        self._server = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("fork.py"))],
+        self._servers: dict[bool, subprocess.Popen[str]] = {}
+
+    def run(self, *words: str, imported: bool = False) -> tuple[int, str]:
+        """Pytest's exit status and output; `imported`: the tree's Python is as it was at first."""
+        if imported not in self._servers:
+            self._servers[imported] = self._server(JUDGES if imported else ())
+        server = self._servers[imported]
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(json.dumps(["-q", "-p", "no:cacheprovider", *words]) + "\n")
+        server.stdin.flush()
+        status, output = json.loads(server.stdout.readline())
+        return status, output
+
+    def _server(self, files: Sequence[str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("fork.py")), str(self.tree), *files],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    def run(self, *words: str) -> tuple[int, str]:
-        """Pytest's exit status and output."""
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        asked = [str(self.tree), "-q", "-p", "no:cacheprovider", *words]
-        self._server.stdin.write(json.dumps(asked) + "\n")
-        self._server.stdin.flush()
-        status, output = json.loads(self._server.stdout.readline())
-        return status, output
-
-    def first_failing(self, tests: Sequence[str]) -> str | None:
-        status, output = self.run("-x", "-o", f"faulthandler_timeout={HANGS}", *tests)
+    def first_failing(self, tests: Sequence[str], imported: bool) -> str | None:
+        words = ("-x", "-o", f"faulthandler_timeout={HANGS}", *tests)
+        status, output = self.run(*words, imported=imported)
         if status == 0:
             return None
         failed = re.findall(r"(?m)^(?:FAILED|ERROR) (\S+\.py::.*?)(?: - .*)?$", output)
         return failed[0] if failed else "a test that ended its process"
 
     def close(self) -> None:
-        self._server.communicate()
+        for server in self._servers.values():
+            server.communicate()
 
 
 @dataclass
@@ -118,6 +128,8 @@ class Judges:
     """The tests, by the code that each reaches."""
 
     tests: Mapping[str, Reach]
+    budget: float
+    """Seconds of tests for a mutant that none of them catches."""
     caught: Counter[str] = field(default_factory=Counter)
     """How many mutants each test has caught."""
 
@@ -127,7 +139,9 @@ class Judges:
     def of(self, mutant: Mutant) -> list[str]:
         """The tests that reach a mutant's function, or else its file; the best first."""
         reached = self._running(mutant) if mutant.file.suffix == ".lua" else self._entering(mutant)
-        return sorted(reached, key=lambda test: (-self._worth(test), self.tests[test].seconds))
+        best = sorted(reached, key=lambda test: (-self._worth(test), self.tests[test].seconds))
+        spent = accumulate(self.tests[test].seconds for test in best)
+        return [test for test, seconds in zip(best, spent, strict=True) if seconds <= self.budget]
 
     def _worth(self, test: str) -> float:
         return self.caught[test] / (0.1 + self.tests[test].seconds)
@@ -162,12 +176,9 @@ def caught_by(mutant: Mutant, judges: Judges, free: Queue[Tests]) -> str | None:
     try:
         file.write_text(mutant.applied(text))
         tests = judges.of(mutant)
-        while tests and (failing := copy.first_failing(tests)):
-            if failing not in tests or copy.first_failing([failing]):
-                judges.caught[failing] += 1
-                return failing
-            tests = tests[tests.index(failing) + 1 :]
-        return None
+        failing = copy.first_failing(tests, file.suffix == ".lua") if tests else None
+        judges.caught[failing or ""] += 1
+        return failing
     finally:
         file.write_text(text)
         free.put(copy)
@@ -177,18 +188,20 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument("--number", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--skip", type=int, default=0, help="so many that were judged before")
     parser.add_argument("--at-once", type=int, default=2)
     parser.add_argument("--reach", type=Path, help="a recording of an earlier run")
+    parser.add_argument("--budget", type=float, default=inf, help="seconds of tests a mutant")
     parser.add_argument("--only", default="", help="of those whose line in the list has this text")
     options = parser.parse_args(argv)
-    chosen = choose(options.number, options.seed, options.only)
+    chosen = choose(options.number, options.seed, options.only)[options.skip :]
     survived: list[Mutant] = []
     with copies(options.at_once) as free, ThreadPoolExecutor(options.at_once) as pool:
         recording = options.reach or free.queue[0].tree.parent / "reach.json"
         if not recording.exists():
             reach_words = ("-p", "tests.mutants.reach", "--reach", str(recording))
             free.queue[0].run(*reach_words, "-o", "faulthandler_timeout=0", *JUDGES)
-        judges = Judges(reach.read(recording))
+        judges = Judges(reach.read(recording), options.budget)
         judged = pool.map(lambda mutant: (mutant, caught_by(mutant, judges, free)), chosen)
         for number, (mutant, by) in enumerate(judged, 1):
             print(f"{number}/{len(chosen)} {mutant}: {by or 'SURVIVED'}", flush=True)
