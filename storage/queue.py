@@ -49,6 +49,11 @@ BULK_COST = 8
 """The cost of a bulk request in the fair order, in ordinary requests."""
 
 
+UNSAID: Sequence[Any] = ("", 0, "", 0, 0, 0)
+"""Fields of a receipt that a script may leave out: job, position, code, whether the thread waits
+to be seeded, until, and whether new files must be read."""
+
+
 class RedisQueue:
     """Jobs, claimed in the fair order."""
 
@@ -438,12 +443,10 @@ class RedisQueue:
             "deadline_ms": _ms(self._store.deadline),
             "delivery_ms": _ms(self._store.delivery_lease),
         }
-        outcome, job, position, code, new_thread, *more = await self._store.run(
-            script, bucket, **(common | arguments)
-        )
-        until, unread = [*more, 0, 0][:2]
-        held, ends = bool(new_thread), until / 1000
-        return Receipt(outcome, job or None, position, code, held, ends, bool(unread))
+        answer: list[Any] = await self._store.run(script, bucket, **(common | arguments))
+        outcome, said = answer[0], answer[1:]
+        job, position, code, held, until, unread = (*said, *UNSAID[len(said) :])
+        return Receipt(outcome, job or None, position, code, bool(held), until / 1000, bool(unread))
 
     async def _fenced(self, script: str, claim: Claim, **arguments: Any) -> FenceResult:
         answer = await self._run(

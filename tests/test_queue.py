@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from core.queue_types import Place, Receipt, Regeneration
-from core.types import Cancelled, Delta, Done, Failed, Queued, Started, ThreadKey
+from core.access_policy import OPEN_PERMIT, Permit, Quota
+from core.queue_types import DeadLetter, Place, Receipt, Regeneration
+from core.types import Cancelled, Delta, Done, Failed, Job, Queued, Started, ThreadKey
 from tests.store_fixture import (
     LANE,
     THREAD,
@@ -94,6 +95,56 @@ async def test_each_outcome_of_a_message_has_its_receipt(stores: StoreFixture) -
     assert no_core == Receipt("refused", no_core.job, code="no_core")
     assert no_core.job
     assert await stores.say("four", lane="nobody") == Receipt("refused", None, code="no_core")
+
+
+async def test_each_outcome_of_an_edit_has_its_receipt(stores: StoreFixture) -> None:
+    async def edit(
+        text: str, revision: str, lane: str = LANE, permit: Permit = OPEN_PERMIT, turn: str = "m1"
+    ) -> Receipt:
+        return await stores.queue.edit(THREAD, turn, text, revision, lane, "adapter", permit)
+
+    assert await edit("one", "1") == Receipt("ignored")
+    await stores.say("one", id="m1")
+    await stores.reply(await stores.claim(), "1")
+    assert await edit("one", "1") == Receipt("duplicate", Job.id_for(THREAD, "m1", "1"))
+    assert await edit("one", "2") == Receipt("duplicate")
+    again = await edit("two", "3")
+    assert again == Receipt("queued", Job.id_for(THREAD, "m1", "3"), 1)
+    assert await edit("two", "3") == Receipt("duplicate", again.job)
+    running = await stores.claim()
+    assert await edit("three", "4") == Receipt("queued", again.job, 1)
+    await stores.reply(await stores.claim(), "3")
+    assert running.job.id == again.job
+    assert await edit("four", "5", "nobody") == Receipt("refused", code="no_core")
+    spent = Permit(quota=Quota(person_messages=1))
+    refused = await edit("six", "6", permit=spent)
+    assert refused == Receipt("refused", code="quota", until=refused.until)
+    assert refused.until > time.time()
+    await stores.say("seven", id="m7")
+    await stores.reply(await stores.claim(), "7")
+    assert await edit("eight", "8") == Receipt("kept")
+
+
+async def test_each_outcome_of_a_press_has_its_receipt(stores: StoreFixture) -> None:
+    async def press(reply: str, revision: str, lane: str = LANE) -> Receipt:
+        return await stores.queue.regenerate(
+            Regeneration(THREAD, reply, revision, "U1", lane=lane), "adapter"
+        )
+
+    gone = Receipt("refused", code="prompt_gone")
+    assert await press("r0", "1") == gone
+    old = str((await stores.say("one")).job)
+    await stores.reply(await stores.claim(), "1")
+    assert await press(old, "1", "nobody") == Receipt("refused", code="no_core")
+    again = await press(old, "1")
+    assert again == Receipt("queued", Job.id_for(THREAD, old, "1"), 1)
+    assert await press(old, "1") == await press(old, "2") == Receipt("duplicate", again.job)
+    beginning = Regeneration(THREAD, old, "1", "U1", truncates=True, lane=LANE)
+    assert await stores.queue.regenerate(beginning, "adapter") == Receipt("duplicate", again.job)
+    beginning = replace(beginning, revision="2")
+    assert await stores.queue.regenerate(beginning, "adapter") == gone
+    letter = DeadLetter("0/1-1", "job", str(THREAD), "m1", "U1", 1, "internal", "boom")
+    assert await stores.queue.requeue(letter, LANE) == Receipt("ignored")
 
 
 async def test_an_addressed_copy_upgrades_one_that_was_not(stores: StoreFixture) -> None:

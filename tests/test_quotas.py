@@ -13,7 +13,7 @@ from bots.access import Access
 from core.access_policy import AccessLists, Allowance, Asker, Permit, Policy, Quota
 from core.errors import UsageError
 from core.place_rules import Rules
-from core.queue_types import Claim, DailyTotal, Place
+from core.queue_types import Claim, DailyTotal, Place, Regeneration
 from core.settings import Settings
 from core.types import Delta, Failed, ThreadKey
 from storage import keys
@@ -98,6 +98,29 @@ async def test_an_edit_over_the_quota_ends_the_reply_with_its_sentence(
     assert isinstance(end, Failed)
     assert end.code == "quota"
     assert await used(stores, "messages") == 2
+
+
+async def test_an_edit_while_another_regenerates_is_charged_to_the_editor(
+    stores: StoreFixture,
+) -> None:
+    """The reply to U1 is written again for an admin, as U1 edits the question."""
+    await stores.say("hello", id="m1", permit=COUNTED)
+    reply = await stores.reply(await stores.claim(), "hi")  # two tokens
+    assert reply == "ok"
+    (turn,) = (await stores.history.turns(THREAD))[1:]
+    wanted = Regeneration(THREAD, turn.turn.id, "1", "ADMIN", lane=LANE, permit=COUNTED)
+    await stores.queue.regenerate(wanted, "adapter")
+    permit = Permit(quota=Quota(person_messages=2))
+    for revision, spent, outcome in (("1", 9, "queued"), ("2", 4, "refused")):
+        await streamed(stores, spent=spent)
+        receipt = await stores.queue.edit(
+            THREAD, "m1", f"hello {revision}", revision, LANE, "adapter", permit
+        )
+        assert receipt.outcome == outcome
+    admin = "person slack:T1:ADMIN"
+    assert (await used(stores, "messages", admin), await used(stores, "tokens", admin)) == (1, 9)
+    assert (await used(stores, "messages"), await used(stores, "tokens")) == (2, 2 + 4)
+    assert not await stores.redis.exists(keys.key("open", 0))
 
 
 async def test_an_attempt_that_a_core_lost_is_not_charged(stores: StoreFixture) -> None:

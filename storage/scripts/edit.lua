@@ -58,14 +58,14 @@ end
 -- Asks a message that was too long again, in the place of the refusal.
 local function ask_again(kept)
   local turn = decoded(kept.record)
-  if is_stale(turn.revision) then return { 'duplicate', A.job, 0, '', 0 } end
+  if is_stale(turn.revision) then return { 'duplicate', A.job } end
   local _, _, unread = reword(turn)
   local job = new_job(turn.author, call('HGET', K('delivery', kept.job), 'note'), unread)
   job.after = kept.job
   local code, detail, til = refusal_reason(T, job)
-  if code then return { 'refused', '', tonumber(detail) or 0, code, 0, til or 0 } end
+  if code then return refused('', code, detail, til) end
   take_back(T, id, cjson.encode(turn))
-  return { 'queued', A.job, open_job(T, A.job, job, meta), '', 0 }
+  return { 'queued', A.job, open_job(T, A.job, job, meta) }
 end
 
 -- for a later copy of the message: with earlier messages, or after a reset
@@ -82,15 +82,15 @@ if not A.copied then keep_for_later() end
 if not record then -- it is no longer in the history, but may be in samples
   if meta then drop_kept_of_turn(T, id) end
   local kept = meta and not A.copied and aside(T, id)
-  return kept and ask_again(kept) or { 'ignored', '', 0, '', 0 }
+  return kept and ask_again(kept) or { 'ignored' }
 end
 
 local turn = decoded(record)
-if not turn.text then return { 'ignored', '', 0, '', 0 } end
-if is_stale(turn.revision) then return { 'duplicate', A.job, 0, '', 0 } end
+if not turn.text then return { 'ignored' } end
+if is_stale(turn.revision) then return { 'duplicate', A.job } end
 local same, other, unread = reword(turn)
 call('HSET', K('turns', T), id, cjson.encode(turn))
-if same then return { 'duplicate', '', 0, '', 0 } end
+if same then return { 'duplicate' } end
 call('HDEL', K('counts', T), id)
 record_changes(T, id)
 local to_read = unread and 1 or 0
@@ -123,13 +123,21 @@ local function await_files(J, job)
   if first and job.state == 'waiting' then schedule(T) end
 end
 
+-- The restarted reply of a regeneration is charged to the person who edits, no longer to who pressed.
+local function charge_editor(J, job)
+  count_open(T, job.author, -1)
+  count_open(T, turn.author, 1)
+  call('HSET', K('job', J), 'author', turn.author)
+  job.author = turn.author
+end
+
 -- No quota is left to answer the new text, and the old text is no longer asked.
 local function refuse_restart(J, job, code, til)
   call('HSET', K('job', J), 'messages', 0)
   job.messages, job.charged = 0, nil
   finish_job(T, J, job, 'failed', failed_event(code, 'used up', til))
   schedule(T)
-  return { 'refused', '', 0, code, 0, til or 0 }
+  return refused('', code, nil, til)
 end
 
 for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
@@ -139,8 +147,9 @@ for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
     if meta.running == J or job.first then
       -- the same job starts over: its core is fenced, and `Started` empties what was shown
       local used, til = nil, nil
-      if A.quota then used, til = exhausted_quota(T, job.author) end
+      if A.quota then used, til = exhausted_quota(T, turn.author) end
       if used then return refuse_restart(J, job, used, til) end
+      if job.asker and turn.author ~= job.author then charge_editor(J, job) end
       charge_restart(T, J, job)
       call('HSET', K('job', J), 'state', 'waiting', 'attempts', 0)
       restart_duel(T, J, job)
@@ -152,10 +161,10 @@ for _, J in ipairs(call('ZRANGE', K('jobs', T), 0, -1)) do
 end
 
 -- the reply comes right after its prompt
-local score = tonumber(call('ZSCORE', K('history', T), id) or -1)
-local reply = call('ZRANGEBYSCORE', K('history', T), '(' .. score, score + 0.5)[1]
+local score = call('ZSCORE', K('history', T), id)
+local reply = score and call('ZRANGEBYSCORE', K('history', T), '(' .. score, score + 0.5)[1]
 local newest = call('ZREVRANGE', K('history', T), 0, 0)[1]
-local is_newest = score >= 0 and reply and reply == newest and call('ZCARD', K('jobs', T)) == 0
+local is_newest = reply and reply == newest and call('ZCARD', K('jobs', T)) == 0
 if A.copied or not is_newest then
   if spoilt then reveal(T, spoilt, duel) end
   return { 'kept', '', 0, '', 0, 0, to_read }
@@ -165,6 +174,8 @@ job.replaces = reply
 local code, detail, til = refusal_reason(T, job)
 if code then
   if spoilt then reveal(T, spoilt, duel) end
-  return { 'refused', '', tonumber(detail) or 0, code, 0, til or 0, to_read }
+  local answer = refused('', code, detail, til)
+  answer[7] = to_read
+  return answer
 end
-return { 'queued', A.job, open_job(T, A.job, job, meta), '', 0 }
+return { 'queued', A.job, open_job(T, A.job, job, meta) }

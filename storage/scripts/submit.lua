@@ -101,7 +101,7 @@ local function join(J, job)
     call('HINCRBY', K('job', J), 'messages', 1)
     add_usage(T, job, 'messages', 1)
   end
-  return { 'queued', J, position(job.lane, path_of(T, job), T), '', 0 }
+  return { 'queued', J, position(job.lane, path_of(T, job), T) }
 end
 
 -- A person gets a refusal once in a while in each place: a flood gets one sentence.
@@ -111,12 +111,12 @@ local function is_news(code)
 end
 
 local meta = load_thread(T)
-if known() then return { 'duplicate', A.job, 0, '', 0 } end
+if known() then return { 'duplicate', A.job } end
 if not A.addressed then
-  if not meta or not A.read or not make_room() then return { 'ignored', '', 0, '', 0 } end
+  if not meta or not A.read or not make_room() then return { 'ignored' } end
   remember()
   keep_turn()
-  return { 'kept', '', 0, '', 0 }
+  return { 'kept' }
 end
 
 local job = {
@@ -135,7 +135,7 @@ remember()
 if code then
   local J = A.tell and is_news(code) and A.job or ''
   if J ~= '' then refuse(T, J, job, code, detail, til) end
-  return { 'refused', J, tonumber(detail) or 0, code, 0, til or 0 }
+  return refused(J, code, detail, til)
 end
 local waits = not meta and A.backfill_ms > 0
 meta = meta or begin_thread(T)

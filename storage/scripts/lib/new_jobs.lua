@@ -72,6 +72,11 @@ local function refuse(T, J, job, code, detail, til)
   emit_first(J, failed_event(code, detail, til))
 end
 
+-- What a script returns for a refusal; `detail`: the number waiting, if it is one.
+local function refused(J, code, detail, til)
+  return { 'refused', J, tonumber(detail) or 0, code, 0, til or 0 }
+end
+
 -- The reason why no job can be opened now, if there is one: a code, a detail (for the log, or the
 -- number waiting), and when to ask again.
 local function refusal_reason(T, job)
