@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from core.engine.torch import TorchEngine, open_torch_engine, verification
 from core.engine.torch import engine as torch_engine
-from core.engine.torch import open_torch_engine, verification
 from core.engine.torch.attention import CacheShape, fitted
 from core.engine.torch.block_manager import (
     ALL,
@@ -24,8 +27,10 @@ from core.engine.torch.block_manager import (
     blocks_for,
     blocks_held,
 )
+from core.engine.torch.cpu.traced_runner import TracedRunner
 from core.engine.torch.scheduler import ScheduledChunk, Scheduler
 from core.engine.torch.sequence import Sequence
+from core.engine_types import LoadingStage
 from core.errors import EngineRefused, ModelError
 from core.models.catalogue import ModelSpec, find_model
 from core.models.files import ARCHITECTURES as ARCHITECTURES_FILE
@@ -319,12 +324,23 @@ async def start(settings: Settings, spec: ModelSpec) -> list[str]:
     """Start an engine and end it: its stages."""
     stages: list[str] = []
 
+    async with started(settings, spec, stages.append):
+        return stages
+
+
+@asynccontextmanager
+async def started(
+    settings: Settings, spec: ModelSpec, progress: Callable[[LoadingStage], None]
+) -> AsyncIterator[TorchEngine]:
     def load() -> PreTrainedModel:
         where = Path(spec.source)
         return load_weights(spec, where, dtype="float32", device="cpu", progress=print)
 
-    await (await open_torch_engine(settings, spec, load, stages.append)).close()
-    return stages
+    engine = await open_torch_engine(settings, spec, load, progress)
+    try:
+        yield engine
+    finally:
+        await engine.close()
 
 
 @pytest.fixture
@@ -368,7 +384,36 @@ async def test_int8_weights_are_traced_once_where_the_model_was_compared(tmp_pat
     settings = tiny_settings(tmp_path, int8_weights=True)
     first, second = [await start(settings, find_model(settings)) for _ in range(2)]
     assert first.count("trace") == 2  # exact, and rounded
-    assert second == ["kernels", "trace"]
+    assert second == ["kernels"]
+
+
+async def test_a_compared_model_answers_first_and_is_traced_in_a_quiet_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch_engine, "_QUIET", 0.05)
+    settings = tiny_settings(tmp_path)
+    spec, traced = find_model(settings), asyncio.Event()
+    loop, request = asyncio.get_running_loop(), request_for([*range(5, 60)])
+    trace = TracedRunner._trace
+
+    def watched(self: TracedRunner, *, compare: bool) -> None:
+        trace(self, compare=compare)
+        loop.call_soon_threadsafe(traced.set)
+
+    async with started(settings, spec, print) as engine:
+        expected = ids_of(await reply(engine, request))
+    monkeypatch.setattr(TracedRunner, "_trace", watched)
+    with caplog.at_level(logging.INFO):
+        async with started(settings, spec, print) as engine:
+            runner = engine._runner
+            assert isinstance(runner, TracedRunner)
+            assert ids_of(await reply(engine, request)) == expected
+            await traced.wait()
+            assert isinstance(runner._compute, torch.jit.ScriptModule)
+            again = await reply(engine, request)
+    assert again[0].cached_tokens == 48  # the trace gave the first page back
+    assert ids_of(again) == expected
+    assert "not traced" not in caplog.text
 
 
 async def test_a_refused_model_is_refused_again(tmp_path: Path, compared: list[str]) -> None:

@@ -42,6 +42,8 @@ from core.errors import EngineError, EngineRefused, ModelError
 log = logging.getLogger(__name__)
 
 _Output: TypeAlias = Chunk | EngineError
+_QUIET = 2.0
+"""Seconds without a request after which the runner may take some for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,8 @@ class TorchEngine:
             if limits.kernels:
                 keep_compiled(limits.kernels)
             cache = CpuCache(shape, blocks)
-            self._progress("trace")
+            if not self._verified:
+                self._progress("trace")
             return TracedRunner(model, cache, compare=not self._verified)
         # Triton is only installed on a machine with a GPU
         from core.engine.torch.gpu.cuda_graphs import GraphRunner
@@ -284,9 +287,14 @@ class TorchEngine:
                 worked = True
             if not worked:
                 self._deliver()
-                self._wake_up.wait()
+                self._wait()
         self._fail([*self._scheduler.sequences, *self._inbox], "the engine was closed")
         self._deliver()
+
+    def _wait(self) -> None:
+        """Wait for a request; a quiet moment is used for the runner."""
+        if not self._wake_up.wait(_QUIET if self._runner.wants_time else None):
+            self._runner.use_time()
 
     def _step(self) -> bool:
         """Compute the planned step, and those after it while the batch stays the same."""

@@ -81,10 +81,16 @@ class Runner(ABC):
     """`launch` returns before the step is computed, and `follow` can queue the next one."""
     verified = True
     """False if a check of this start failed, so that the next start checks again."""
+    wants_time = False
+    """`use_time` would make later steps quicker; call it when nothing is to be computed."""
     windows: Tensor
     """(layers,), on the device: the ids that each layer attends to, read at each step."""
     groups: int
     """The groups of layers: each has its own tables."""
+
+    def use_time(self) -> None:
+        """Take some seconds for what makes later steps quicker."""
+        self.wants_time = False
 
     def run(self, chunks: list[ScheduledChunk]) -> list[Result]:
         return self.launch(chunks).wait()

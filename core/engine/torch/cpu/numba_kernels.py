@@ -47,7 +47,9 @@ _LINE = 64
 _LEAST = np.float32(-1e30)
 """Less than any score."""
 _OPTIONS: Any = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
-_inlined = njit(forceinline=True, **_OPTIONS)
+_WITHIN = {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""Python never calls these functions: without wrappers the kernels are compiled a tenth sooner."""
+_inlined = njit(**(_OPTIONS | _WITHIN))
 
 
 def keep_compiled(directory: Path) -> None:
