@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bots.discord import components, convert
-from bots.discord.replies import ReplyAddress
+from bots.discord.replies import PLAIN_TITLE, ReplyAddress
 from bots.platform import Incoming
 from core.types import ThreadKey
+from storage.deliveries import SECRET
 from tests.local_discord import payloads as p
 
 GUILD, GENERAL, THREAD, DIRECT = "800000000000000001", "800000000000000002", "1", "8000000003"
@@ -308,6 +309,12 @@ def test_a_foreign_custom_id_is_ignored(custom_id: str) -> None:
 )
 def test_a_note_comes_back_as_it_was_packed(note: ReplyAddress) -> None:
     assert ReplyAddress.unpack(note.pack()) == note
+
+
+def test_of_the_name_of_a_thread_only_a_plain_one_outlives_its_delivery() -> None:
+    note = ReplyAddress(channel="1", reply_to="1", opens="the words of a person")
+    kept = {name: text for name, text in note.pack().items() if not name.startswith(SECRET)}
+    assert ReplyAddress.unpack(kept) == replace(note, opens=PLAIN_TITLE)
 
 
 def test_a_note_does_not_print_its_token() -> None:

@@ -25,7 +25,7 @@ from bots.attachments import File, linked_message
 from bots.discord import DIRECT, PLATFORM
 from bots.discord.extract import READ_TYPES, files_of, is_automatic, own_words, whole_text
 from bots.discord.markdown import MENTION, Names, read_markup
-from bots.discord.replies import ReplyAddress
+from bots.discord.replies import PLAIN_TITLE, ReplyAddress
 from bots.markdown import title_of
 from bots.platform import Incoming
 from bots.quotes import GONE, Quote, joined, quote_of
@@ -34,8 +34,6 @@ from core.types import ThreadKey, Turn
 
 WRITTEN_TYPES = frozenset({discord.MessageType.default, discord.MessageType.reply})
 """Messages that somebody wrote; joins, pins and boosts have other types."""
-PLAIN_TITLE = "Henji"
-"""Of a thread whose first message gives it no name."""
 
 Answers: TypeAlias = Literal["thread", "reply"]
 """Whether a mention in a channel opens a thread or is answered by a reply."""

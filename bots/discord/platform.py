@@ -18,7 +18,6 @@ from bots.discord import DIRECT, PLATFORM, components, error_codes
 from bots.discord.api import ORIGINAL, DiscordApi, nonce_for
 from bots.discord.backfill import Backfill
 from bots.discord.components import Component
-from bots.discord.convert import PLAIN_TITLE
 from bots.discord.error_codes import (
     BLOCKED_TITLE,
     INVALID_TOKEN,
@@ -30,6 +29,7 @@ from bots.discord.markdown import rendered
 from bots.discord.rate_limits import GLOBAL, RateLimiter, edit_key, token_key
 from bots.discord.replies import (
     ELSEWHERE,
+    PLAIN_TITLE,
     ByDirectMessage,
     ByToken,
     InChannel,

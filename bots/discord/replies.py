@@ -29,7 +29,10 @@ from core.types import Bounded, ThreadKey
 
 log = structlog.get_logger()
 
-_PACKED_NAMES = {"token": "secret_token", "token_only": "stranger"}
+PLAIN_TITLE = "Henji"
+"""Of a thread whose first message gives it no name."""
+
+_PACKED_NAMES = {"token": "secret_token", "opens": "secret_opens", "token_only": "stranger"}
 """Field -> its name in a packed address, where they differ. The store drops `secret_` fields when
 the delivery is closed."""
 
@@ -63,13 +66,18 @@ class ReplyAddress:
     locale: str = ""
 
     def pack(self) -> Mapping[str, str]:
-        """The fields that are not at their default, as strings."""
+        """The fields that are not at their default, as strings.
+
+        A thread's name is the person's words: only a plain one is kept for longer than the
+        delivery, which a reset does not delete.
+        """
         values = ((f.name, getattr(self, f.name), f.default) for f in fields(self))
-        return {
+        packed = {
             _PACKED_NAMES.get(name, name): _text(value)
             for name, value, default in values
             if value != default
         }
+        return packed | ({"opens": PLAIN_TITLE} if self.opens else {})
 
     @classmethod
     def unpack(cls, packed: Mapping[str, str]) -> ReplyAddress:
@@ -77,7 +85,7 @@ class ReplyAddress:
         return cls(
             channel=packed.get("channel", ""),
             reply_to=packed.get("reply_to", ""),
-            opens=packed.get("opens", ""),
+            opens=packed.get("secret_opens", packed.get("opens", "")),
             app=packed.get("app", ""),
             token=packed.get("secret_token", ""),
             until=float(packed.get("until", "0")),
