@@ -196,9 +196,18 @@ async def test_the_append_only_file_is_rewritten_after_a_deletion(
     assert rewritten == [0]
 
 
+async def test_the_news_of_a_quiet_platform_leaves_its_last_words_behind(
+    stores: StoreFixture,
+) -> None:
+    news = "henji:{0}:news:slack"
+    await stores.redis.xadd(news, {"j": "1", "e": "secret"}, "1-1")
+    await stores.deliveries.take_over("slack", "adapter")  # as every adapter does each second
+    assert await stores.redis.xlen(news) == 0
+
+
 async def words_left(stores: StoreFixture, word: str) -> list[str]:
     """The keys that hold a word, but for those that end within a minute."""
-    await stores.redis.delete("henji:{0}:news:slack")  # adapters renew its lifetime of a minute
+    await stores.redis.delete("henji:{0}:news:slack")  # adapters trim it to the last seconds
     held = await everything(stores)
     return [
         name for name, value in held.items() if word in value and await stores.redis.ttl(name) > 60

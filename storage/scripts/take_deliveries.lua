@@ -2,6 +2,8 @@
 -- another reply waits until that reply's delivery is closed.
 
 local taken = {}
+-- without new events, nothing else ends the words of the last ones
+call('XTRIM', K('news', A.platform), 'MINID', now - NEWS_MS)
 touch('news', A.platform)
 touch('deliveries', A.platform)
 local free = call('ZRANGEBYSCORE', K('deliveries', A.platform), '-inf', now, 'LIMIT', 0, A.most)

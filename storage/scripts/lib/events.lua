@@ -6,6 +6,9 @@ local function emit_first(J, event)
   touch('events', J)
 end
 
+-- How long an event stays in the news: followers that were away for longer read the reply's stream.
+local NEWS_MS = 10000
+
 -- Appends an event to the reply's own stream, and to the platform's news stream, which lives for
 -- seconds. A news entry carries the event's index in the reply. The events of a one-off job are
 -- deleted when it ends, so its news entries have no text, and the follower reads the stream.
@@ -15,7 +18,7 @@ local function emit(T, J, event)
   local entry = call('XADD', events, 'MAXLEN', '~', 5000, '*', 'e', event)
   local number = call('XLEN', events)
   if number == 1 then touch('events', J) end -- the earlier ones have expired
-  call('XADD', K('news', platform), 'MINID', now - 10000, '*', 'j', J, 'n', number, 'i', entry,
+  call('XADD', K('news', platform), 'MINID', now - NEWS_MS, '*', 'j', J, 'n', number, 'i', entry,
     'e', is_one_off(T) and '' or event)
 end
 
