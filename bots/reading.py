@@ -129,8 +129,9 @@ async def read_past(said: Sequence[tuple[Turn, Sequence[File]]], fetch: Fetch) -
 # -- into the store -------------------------------------------------------------------------------
 
 
-AT_ONCE = 4
-"""Messages whose files are read at the same time."""
+AT_ONCE, KEPT_AT_ONCE = 4, 2
+"""Messages whose files are read at the same time: of people who ask, and of others, so that a flood
+of files in a conversation holds up nobody who asks."""
 EDIT_TRIES = 60
 """Tries where another process may have the delivery."""
 
@@ -151,6 +152,7 @@ class FileReader:
         self._history = history
         self._is_read = is_read
         self._reading = asyncio.Semaphore(AT_ONCE)
+        self._reading_kept = asyncio.Semaphore(KEPT_AT_ONCE)
 
     async def read_asked(
         self, delivery: Delivery, past: asyncio.Task[None] | None, goes_on: Callable[[], bool]
@@ -180,7 +182,7 @@ class FileReader:
 
     async def read_kept(self, thread: ThreadKey, turn: str, files: Sequence[File]) -> None:
         """Read the files of a message that needs no answer. On failure they are only named."""
-        async with self._reading:
+        async with self._reading_kept:
             read = await read_some(files, partial(self._fetch, thread))
         with suppress(StoreUnavailable):
             await self._queue.attach(thread, attachments.turn_of_files(turn, read))

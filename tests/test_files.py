@@ -40,13 +40,15 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class SlowFiles:
-    """A wire on which files come only when they are let through."""
+    """A wire on which files come only when they are let through; those asked for while it is not
+    slow come at once."""
 
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     let: asyncio.Event = field(default_factory=asyncio.Event)
+    is_slow: bool = True
 
     async def __call__(self, name: str, effect: Callable[[], Awaitable[T]]) -> T:
-        if name == "fetch":
+        if name == "fetch" and self.is_slow:
             self.asked.set()
             await self.let.wait()
         return await effect()
@@ -238,6 +240,24 @@ async def test_a_file_that_nobody_asks_about_is_read_too(story: Story) -> None:
         await ended(story)
         await send(story, relay, "", [put(story, "a.txt", b"the text")], id_="m2", addressed=False)
         await until(lambda: _remembers(story, "[file: a.txt]\n~~~\nthe text\n~~~"), 5)
+
+
+async def test_a_flood_of_files_that_nobody_asks_about_holds_nobody_up(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "SECONDS", 60)
+    wire = SlowFiles()
+    async with story.running(wire=wire) as relay, at_work(story.stores, EchoEngine()):
+        await send(story, relay, "hello", [])
+        await ended(story)
+        for number in range(10):
+            file, id_ = put(story, f"chatter{number}.txt", b"chatter"), f"chatter{number}"
+            await send(story, relay, "", [file], id_=id_, addressed=False)
+        await wire.asked.wait()
+        wire.is_slow = False
+        await send(story, relay, "Summarise", [put(story, "a.txt", b"the text")], id_="m2")
+        await until(lambda: _remembers(story, "Summarise\n\n[file: a.txt]\n~~~\nthe text\n~~~"), 5)
+        wire.let.set()
 
 
 async def test_a_job_without_its_files_ends_at_its_deadline(redis: Redis) -> None:
