@@ -95,7 +95,8 @@ the channel or the space. A reset of one thread does not reach the threads that 
   for quotas, `/usage` and `henji admin usage`, and kept for 30 days. A forget deletes the person's
   counts. Those of the current day move to `spent`, which only quotas read, so that a forget does
   not renew a quota. They expire after three days.
-- **After a forget** these stay: the marks, the lists that admins set (`rules`), and the audit log
+- **After a forget** these stay: the marks, the person's roles (`roles`), so that a role that is
+  denied stays denied in direct messages, the lists that admins set (`rules`), and the audit log
   (acts, never messages) for its lifetime.
 """
 
