@@ -372,11 +372,19 @@ async def test_a_person_who_never_wrote_directly_gets_no_direct_message(
     assert deployment.discord.replies(direct) == []
 
 
-async def test_a_locked_thread_costs_no_model_call(
-    deployment: DiscordDeployment, general: str
+async def test_a_locked_thread_costs_no_model_call_and_its_notice_goes_after_replies(
+    deployment: DiscordDeployment, general: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     direct = await has_written_directly(deployment)
     before = len(deployment.discord.replies(direct))
+    acquire = RateLimiter.acquire
+    asked: set[tuple[str, bool]] = set()
+
+    async def note(self: RateLimiter, key: str, *, final: bool) -> None:
+        asked.add((key, final))
+        await acquire(self, key, final=final)
+
+    monkeypatch.setattr(RateLimiter, "acquire", note)
     thread = deployment.discord.add_thread(general, locked=True)
     await deployment.discord.says(ALICE, thread, "<@bot> hello")
     await deployment.discord.until(lambda: len(deployment.discord.replies(direct)) > before)
@@ -384,6 +392,7 @@ async def test_a_locked_thread_costs_no_model_call(
     assert told["content"] == say("thread_locked", "en", channel=f"<#{thread}>")
     guild = str(deployment.discord.world.guild_of(general))
     assert await deployment.stores.texts(ThreadKey("discord", guild, general, thread)) == []
+    assert {final for key, final in asked if key == f"POST {direct}"} == {False}
 
 
 async def test_a_reply_continues_without_a_token_that_discord_no_longer_knows(

@@ -125,9 +125,10 @@ class DiscordApi:
         route = Route("PATCH", "/channels/{channel_id}", channel_id=thread)
         await self._request(route, {"archived": False})
 
-    async def direct_channel(self, person: str) -> str:
-        """The channel of direct messages with a person."""
-        made = await self._request(Route("POST", "/users/@me/channels"), {"recipient_id": person})
+    async def direct_channel(self, person: str, *, notice: bool = False) -> str:
+        """The channel of direct messages with a person; for a notice, after replies."""
+        route, body = Route("POST", "/users/@me/channels"), {"recipient_id": person}
+        made = await self._request(route, body, final=not notice)
         return str(made["id"])
 
     # -- interactions: by their token, exempt from the limit over all channels --------------------

@@ -167,7 +167,7 @@ class MessageHandler:
         try:
             text = await within(self._context.help(actor, incoming.thread, locale))
             nonce = nonce_for(f"hello{message.id}", 0)
-            await self._context.api.post(str(message.channel.id), text, nonce=nonce)
+            await self._context.api.post(str(message.channel.id), text, nonce=nonce, notice=True)
         except (discord.HTTPException, StoreUnavailable) as error:
             log.info("no first words in a direct message", error=repr(error))
 
@@ -258,7 +258,7 @@ class MessageHandler:
                 channel = incoming.thread.channel
                 await self._context.api.open_thread(channel, address.reply_to, address.opens)
             nonce = f"how.{incoming.turn.id}"[:25]
-            await self._context.api.post(address.channel, text, nonce=nonce)
+            await self._context.api.post(address.channel, text, nonce=nonce, notice=True)
         except discord.HTTPException as error:  # the reply itself will meet it, and say so
             log.warning("no word on how to go on", channel=address.channel, code=error.code)
 

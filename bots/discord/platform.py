@@ -356,7 +356,7 @@ class DiscordPlatform:
 
     async def _send_refusal(self, delivery: Delivery, address: ReplyAddress, part: Part) -> str:
         """As a direct message to a person who has sent one before; else in the channel itself."""
-        direct = await self.api.direct_channel(delivery.author)
+        direct = await self.api.direct_channel(delivery.author, notice=True)
         key = ThreadKey(PLATFORM, DIRECT, delivery.author, direct)
         if await self.notices.takes_part(key):
             return f"{direct}{ELSEWHERE}{await self._post(delivery, direct, part, ())}"

@@ -333,11 +333,11 @@ class RefusalNotices:
         if address.private or address.token_only:
             return False
         with contextlib.suppress(discord.HTTPException):
-            await self._api.post(address.channel, text, nonce=nonce)
+            await self._api.post(address.channel, text, nonce=nonce, notice=True)
             return True
         return False
 
     async def _directly(self, person: str, text: str, nonce: str) -> None:
-        channel = await self._api.direct_channel(person)
+        channel = await self._api.direct_channel(person, notice=True)
         if await self.takes_part(ThreadKey(PLATFORM, DIRECT, person, channel)):
-            await self._api.post(channel, text, nonce=nonce)
+            await self._api.post(channel, text, nonce=nonce, notice=True)
