@@ -17,7 +17,7 @@ from bots.platform import Incoming, Part, PlaceNames, Platform, PlatformRefused,
 from core.background import cancel, repeat_forever
 from core.errors import StoreUnavailable
 from core.observe import metrics
-from core.observe.logs import newest_error
+from core.observe.logs import LONGEST_ERROR, Redaction, newest_error, printable
 from core.observe.tracing import set_up_tracing, span
 from core.ports import JobQueue, ReportBoard
 from core.queue_types import Delivery, ProcessReport
@@ -33,6 +33,7 @@ class Monitor:
 
     def __init__(self, settings: Settings, queue: JobQueue, board: ReportBoard) -> None:
         self._lane = settings.job_lane
+        self._redaction = Redaction.of(settings)
         self._queue = queue
         self._board = board
         self._since = time.time()
@@ -45,11 +46,11 @@ class Monitor:
         """Why this process can no longer work; empty: it can."""
 
     async def ready(self) -> str:
-        """Why this process cannot serve now; empty: it can."""
+        """Why this process cannot serve now, in one line; empty: it can."""
         if self.starting:
             return self.starting
-        if fault := self.fault():
-            return fault
+        if fault := self.fault():  # an engine's error may say anything
+            return printable(self._redaction.redact(fault)[:LONGEST_ERROR])
         if down := metrics.gateways_down():
             return f"no connection to {', '.join(down)}"
         try:

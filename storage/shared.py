@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 
+from redis.exceptions import NoPermissionError
+
+from core.errors import StoreUnavailable
 from core.queue_types import ProcessReport, ServerState
 from storage import codec, keys
 from storage.store import Store
@@ -88,28 +91,36 @@ class RedisOutbox:
         return bool(await self._store.command("hdel", keys.key("outbox", 0, name), id_))
 
 
+NAMELESS_SERVER = ServerState("Redis, whose user may not run INFO", 0, 0, 0, file_ok=True)
+"""For a user without that command, which Redis counts as dangerous."""
+
 REPORT_FIELDS = tuple(field.name for field in fields(ProcessReport))
 REPORTS = keys.key("reports", 0)
 
 
 class RedisReports:
-    """`core.ports.ReportBoard`: a hash in the first bucket, with a field for each process."""
+    """`core.ports.ReportBoard`: a hash in the first bucket, with a field for each process.
+
+    Times are stored by Redis's clock, since those of hosts differ.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     async def report(self, report: ProcessReport) -> None:
-        await self._store.command("hset", REPORTS, report.name, codec.dump(asdict(report)))
+        stored = asdict(_shifted(report, await self._seconds_ahead()))
+        await self._store.command("hset", REPORTS, report.name, codec.dump(stored))
         await self._store.command("expire", REPORTS, keys.HOUR)
 
     async def withdraw(self, name: str) -> None:
         await self._store.command("hdel", REPORTS, name)
 
     async def reports(self) -> Sequence[ProcessReport]:
-        found = []
+        found, ahead = [], await self._seconds_ahead()
         for name, text in (await self._store.command("hgetall", REPORTS)).items():
             values = codec.load(text)
-            report = ProcessReport(**{key: values[key] for key in REPORT_FIELDS if key in values})
+            stored = ProcessReport(**{key: values[key] for key in REPORT_FIELDS if key in values})
+            report = _shifted(stored, -ahead)
             if time.time() - report.at > keys.HOUR:
                 await self._store.command("hdel", REPORTS, name)
             else:
@@ -118,17 +129,22 @@ class RedisReports:
 
     async def oldest_wait(self) -> float:
         """Seconds since the arrival of the oldest message without a reply; 0: there is none."""
-        oldest = 0.0
+        oldest, now = 0.0, time.time() + await self._seconds_ahead()
         for bucket in self._store.all_buckets():
             first = await self._store.command("zrange", keys.key("deadlines", bucket), 0, 0)
             for job in first:
                 at = await self._store.command("hget", keys.key("job", bucket, job), "at")
-                oldest = max(oldest, time.time() - int(at) / 1000) if at else oldest
+                oldest = max(oldest, now - int(at) / 1000) if at else oldest
         return oldest
 
     async def server(self) -> ServerState:
         """Of a Cluster, its default node."""
-        info = await self._store.command("info")
+        try:
+            info = await self._store.command("info")
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, NoPermissionError):
+                return NAMELESS_SERVER
+            raise
         if "redis_version" not in info:  # a Cluster answers by node
             info = next(iter(info.values()))
         valkey = info.get("valkey_version")
@@ -140,3 +156,14 @@ class RedisReports:
             file_ok=info.get("aof_last_write_status", "ok") == "ok"
             and info.get("rdb_last_bgsave_status", "ok") == "ok",
         )
+
+    async def _seconds_ahead(self) -> float:
+        """By how much Redis's clock is ahead of this host's."""
+        seconds, micros = await self._store.command("time")
+        return float(seconds + micros / 1e6 - time.time())
+
+
+def _shifted(report: ProcessReport, by: float) -> ProcessReport:
+    """A report with its times by another clock."""
+    error_at = report.error_at + by if report.error_at else 0.0
+    return replace(report, at=report.at + by, since=report.since + by, error_at=error_at)

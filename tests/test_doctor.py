@@ -13,10 +13,11 @@ from redis.asyncio import Redis
 
 from bots.cli import doctor
 from bots.platforms import AllSettings, load
+from bots.services import open_stores
 from core.settings import Settings
 from tests.processes import finish, henji, start
 from tests.pseudo_terminal import terminal
-from tests.servers import free_port
+from tests.servers import command, free_port
 from tests.store_fixture import LANE, StoreFixture
 from tests.waiting import until
 
@@ -118,6 +119,15 @@ async def test_a_model_server_that_is_down_is_a_fault() -> None:
     assert "hidden" not in finding.what
 
 
+async def test_the_password_of_a_model_server_is_not_printed() -> None:
+    port = free_port()
+    settings = load(engine="openai", openai_base_url=f"http://me:hidden@127.0.0.1:{port}/v1")
+    finding = await doctor.remote_engine(settings)
+    assert f"no model server answers at http://127.0.0.1:{port}/v1/models" in finding.what
+    twice = load(**{**settings.model_dump(exclude_unset=True), "openai_api_key": "hidden"})
+    assert "unset one of them" in (await doctor.remote_engine(twice)).what
+
+
 async def test_findings_are_json_for_machines(redis_url: str, redis: Redis) -> None:
     ran = await henji("doctor", "--json", REDIS_URL=redis_url)
     findings = [json.loads(line) for line in ran.out.splitlines()]
@@ -175,6 +185,27 @@ async def test_a_redis_that_takes_no_writes_is_a_fault(redis_url: str, redis: Re
     assert finding.state == "fault"
     assert "takes no writes" in finding.what
     assert "TAKES NO WRITES" in status.out
+
+
+@pytest.mark.parametrize(
+    ("denied", "state", "what"),
+    [("info", "warning", "may not run INFO"), ("@scripting", "fault", "'evalsha' command")],
+)
+async def test_a_user_of_redis_who_may_not_do_all_is_told_what(
+    redis_url: str, redis: Redis, denied: str, state: str, what: str
+) -> None:
+    rights = ("~*", "&*", "+@all", f"-{denied}")
+    await command(redis, "ACL", "SETUSER", "limited", "on", ">pw", *rights)
+    limited = redis_url.replace("unix://", "unix://limited:pw@")
+    try:
+        finding = await doctor.redis(load(redis_url=limited))
+        if denied == "info":
+            async with open_stores(load(redis_url=limited)) as stores:
+                assert "INFO" in (await stores.reports.server()).name
+    finally:
+        await command(redis, "ACL", "DELUSER", "limited")
+    assert finding.state == state
+    assert what in finding.what
 
 
 def test_a_healthy_redis_is_named() -> None:

@@ -189,6 +189,9 @@ FORMED = {
     "an answer to an interaction": "/interactions/12345/aW50ZXJhY3Rpb24HIDDENabcdefgh/callback",
     "Discord's": "MTAxMDEwMTAxMDEwMTAxMDEw.Gabcde." + "HIDDEN" * 5,
     "a header": "Authorization: Bearer abc.HIDDEN",
+    "an address that answers a command": "https://hooks.slack.com/commands/T1/2345/HIDDENabc",
+    "a signed address": "https://host/file?X-Amz-Signature=HIDDEN&expires=1",
+    "a connection's ticket": "wss://wss-primary.slack.com/link/?ticket=HIDDEN-1&app_id=1",
     "an address": "redis+sentinel://:HIDDEN@host1,host2/henji",
 }
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import structlog
@@ -16,7 +18,8 @@ from bots.monitoring import Monitor
 from bots.platforms import load
 from core.observe.logs import set_up_logging
 from core.queue_types import Load, ProcessReport, ServerState
-from storage.shared import RedisReports
+from storage import shared
+from storage.shared import NAMELESS_SERVER, RedisReports
 from tests.processes import finish, henji, start
 from tests.pseudo_terminal import terminal
 from tests.store_fixture import LANE, StoreFixture
@@ -63,6 +66,20 @@ async def test_a_killed_process_stays_listed_as_silent(redis_url: str, redis: Re
     assert line.endswith("3 min ago: it broke")
 
 
+async def test_a_report_from_a_host_whose_clock_is_wrong_is_not_old(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = RedisReports(StoreFixture.over(redis).store)
+    slow = time.time() - 7200
+    with monkeypatch.context() as there:
+        there.setattr(shared, "time", SimpleNamespace(time=lambda: slow))
+        report = ProcessReport("me", "slack", LANE, "0", since=slow - 60, at=slow, error_at=slow)
+        await reports.report(report)
+    (found,) = await reports.reports()
+    now = [time.time()] * 3
+    assert [found.at, found.since + 60, found.error_at] == pytest.approx(now, abs=30)
+
+
 async def test_the_oldest_message_that_waits_is_timed(redis: Redis) -> None:
     stores = StoreFixture.over(redis)
     await stores.queue.announce(LANE, "a core", 60)
@@ -82,9 +99,15 @@ async def test_a_process_reports_its_newest_error_without_secrets(redis: Redis) 
     assert report.state == ""
     monitor.starting = "still loading"
     assert (await monitor.report("me", "slack")).state == "still loading"
+    monitor.starting, monitor.fault = "", lambda: "it says hidden\n\x1b[2J" + "x" * 1000
+    state = (await monitor.report("me", "slack")).state
+    assert state.startswith(r"it says [secret]\n\x1b[2Jxxx")
+    assert len(state) < 400
 
 
 def test_trouble_is_in_capitals() -> None:
+    unknown = SystemState(0.0, NAMELESS_SERVER, {"rinna": Load(0, 0, 1, 0)}, 0, 0, ())
+    assert next(lines_of(unknown)) == "Redis      Redis, whose user may not run INFO"
     redis = ServerState("Valkey 9", 2**20, 2**30, evicted=3, file_ok=False)
     load = Load(waiting=4, outstanding=5, cores=0, dead=1)
     state = SystemState(0.0, redis, {"rinna": load}, oldest_wait=90, replies=0, processes=())

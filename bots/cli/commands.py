@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib import import_module
 from io import TextIOWrapper
@@ -193,6 +193,7 @@ def doctor(role: Role | None, as_json: bool) -> None:
         for check in checks(settings, role or role_of(settings)):
             with progress(f"checking {check.about} …"):
                 finding = await check.run()
+            finding = replace(finding, what=settings.redaction.redact(finding.what))
             if as_json:
                 print_json(asdict(finding))
             else:

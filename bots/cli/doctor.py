@@ -17,10 +17,12 @@ from shutil import which
 from typing import Literal, TypeAlias
 from uuid import uuid4
 
+from redis.exceptions import NoPermissionError
+
 from bots.platforms import AllSettings, PlatformSettings
 from bots.services import Stores, open_connection, open_stores
 from core.engine import open_remote_engine
-from core.errors import OperatorError, install_command
+from core.errors import OperatorError, StoreUnavailable, install_command
 from core.models import files
 from core.models.catalogue import EMBEDDED, find_model, model_directory
 from core.models.gguf import embedded_gguf
@@ -28,6 +30,8 @@ from core.ports import Deliveries, History, JobQueue, Secrets
 from core.queue_types import OPENED, Delivery, Submission
 from core.settings import Settings
 from core.types import Cancelled, Delta, Done, Failed, Started, ThreadKey, Turn
+from storage.connect import Connection
+from storage.store import REDIS_FAULTS, sentence
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_REDIS = (6, 2)
@@ -104,15 +108,26 @@ def python(found: tuple[int, ...] = sys.version_info[:3]) -> Finding:
 async def redis(settings: Settings) -> Finding:
     try:
         async with open_connection(settings) as connection:
-            info = await connection.client.info()
-            where = f"at {connection.address}"
-        finding = check_redis_info(info, where)
-        if finding.state == "ok":
+            finding = await _redis_by_info(connection)
+        if finding.state != "fault":
             async with open_stores(settings) as stores:
                 await stores.queue.check_writes()
+                await stores.queue.positions(ThreadKey(PLATFORM, "local", "trial", "-"), ())
     except OperatorError as error:
         return Finding("Redis", "fault", str(error))
     return finding
+
+
+async def _redis_by_info(connection: Connection) -> Finding:
+    where = f"at {connection.address}"
+    try:
+        info = await connection.client.info()
+    except NoPermissionError:
+        what = f"{where}: its user may not run INFO, so the version and the limits are not checked"
+        return Finding("Redis", "warning", what)
+    except REDIS_FAULTS as error:
+        raise StoreUnavailable(sentence(error, f"Redis {where}")) from None
+    return check_redis_info(info, where)
 
 
 def check_redis_info(info: dict[str, str | int], where: str) -> Finding:

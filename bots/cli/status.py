@@ -116,7 +116,8 @@ def lines_of(state: SystemState) -> Iterator[str]:
     file = "" if redis.file_ok else ", CANNOT WRITE ITS FILE"
     writes = "" if state.takes_writes else ", TAKES NO WRITES"
     evicted = f", {redis.evicted} KEYS EVICTED" if redis.evicted else ""
-    yield f"Redis      {redis.name}, {_bytes(redis.memory)}{limit}{writes}{file}{evicted}"
+    memory = f", {_bytes(redis.memory)}{limit}" if redis.memory else ""  # else it is not known
+    yield f"Redis      {redis.name}{memory}{writes}{file}{evicted}"
     for lane, load in state.lanes.items():
         cores = f"{load.cores} core{'s' * (load.cores != 1)}" if load.cores else "NO CORE"
         yield f"lane       {lane}: {cores}, {load.waiting} waiting"

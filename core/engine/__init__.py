@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from core.engine.echo import EchoEngine
 from core.engine_types import LoadingStage
@@ -47,6 +48,11 @@ async def open_remote_engine(settings: Settings, spec: ModelSpec) -> Engine:
             "the engine openai needs HENJI_OPENAI_BASE_URL, such as http://host:8000/v1"
         )
     key = settings.openai_api_key
+    if key and "@" in urlsplit(settings.openai_base_url).netloc:
+        raise UsageError(
+            "HENJI_OPENAI_BASE_URL has a password, and HENJI_OPENAI_API_KEY is set: unset one of "
+            "them"
+        )
     remote = RemoteServer(
         settings.openai_base_url,
         key=key.get_secret_value() if key else None,

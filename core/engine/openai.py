@@ -20,7 +20,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, TypeAlias
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import aiohttp
 
@@ -53,6 +53,12 @@ class RemoteServer:
     api: Api = "completions"
     silence: float = 300.0
     """Seconds without an event after which the server is given up."""
+
+    @property
+    def shown(self) -> str:
+        """Its address without the password."""
+        parts = urlsplit(self.base_url.rstrip("/"))
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 class _RetryableError(Exception):
@@ -130,7 +136,7 @@ class OpenAIEngine:
         except EngineRefused as error:
             sent = "a message" if chats else "a prompt of token ids"
             raise ModelError(
-                f"the server at {self._remote.base_url} refuses {sent} ({error}){_ADVICE[chats]}"
+                f"the server at {self._remote.shown} refuses {sent} ({error}){_ADVICE[chats]}"
             ) from None
         except EngineError as error:
             raise ModelError(str(error)) from None
@@ -142,7 +148,7 @@ class OpenAIEngine:
                     yield chunk
             except _RetryableError as error:
                 if attempt == _ATTEMPTS - 1:
-                    raise EngineError(f"{self._remote.base_url}: {error}") from None
+                    raise EngineError(f"{self._remote.shown}: {error}") from None
                 await asyncio.sleep(_FIRST_PAUSE * 2**attempt)
             else:
                 return
@@ -222,7 +228,7 @@ class OpenAIEngine:
             sentence = str(error) or "the server was silent for too long"
             if not reply.begun:
                 raise _RetryableError(sentence) from None
-            raise EngineError(f"{self._remote.base_url}: {sentence}") from None
+            raise EngineError(f"{self._remote.shown}: {sentence}") from None
 
 
 _UNKNOWN = re.compile(
@@ -349,6 +355,7 @@ async def _first_model(http: aiohttp.ClientSession, remote: RemoteServer) -> str
         hint = ""
         if "status 404" in str(error) and not remote.base_url.rstrip("/").endswith("/v1"):
             hint = "; HENJI_OPENAI_BASE_URL ends in /v1, mostly"
-        raise ModelError(f"no model server answers at {url}: {error}{hint}") from None
+        where = f"{remote.shown}/models"
+        raise ModelError(f"no model server answers at {where}: {error}{hint}") from None
     except (ValueError, LookupError, TypeError):
-        raise ModelError(f"{url} lists no model") from None
+        raise ModelError(f"{remote.shown}/models lists no model") from None
