@@ -24,6 +24,7 @@ class SlackSettings(PlatformSettings):
     packages: ClassVar = ("slack_bolt", "slack_sdk", "aiohttp")
     secret_patterns: ClassVar = (  # with those of installations
         re.compile(r"\b()(?:xox[a-z](?:\.xox[a-z])?|xapp)-[\w-]{8,}"),
+        re.compile(r"(hooks\.slack\.com/\w+/)[\w/-]{8,}"),  # of answers to commands
     )
 
     slack_bot_token: SecretStr | None = named("SLACK_BOT_TOKEN", "slack_bot_token", default=None)

@@ -69,6 +69,9 @@ LONGEST_ERROR = 300
 SECRET_PATTERNS = (
     re.compile(r"(\bBearer )[\w.~+/=-]{8,}"),
     re.compile(r"(://[^/\s:@\"']*:)[^/\s@\"']+(?=@)"),  # the password in an address
+    re.compile(
+        r"([?&][\w.-]*(?:token|key|secret|ticket|signature|sig|password)=)[^\s&#\"'<>]+", re.I
+    ),
 )
 """Secrets that are in no setting: the first group is kept."""
 
