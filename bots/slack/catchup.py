@@ -81,9 +81,8 @@ class CatchUp:
         await self._wait_for_room(key)
         found, is_whole = await self._since(key, f"{float(known[0]) - 1e-6:.6f}")
         there = {str(m["ts"]): m for m in found if m.get("subtype") != "tombstone"}
-        for (
-            ts
-        ) in known:  # before new messages, because an edit of the newest question is answered again
+        # before new messages, because an edit of the newest question is answered again
+        for ts in known:
             edited = ts in there and there[ts].get("edited")
             if edited and (posted := _posted(there[ts], key, bot)):
                 await self._edits.apply(posted, bot)

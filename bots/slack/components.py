@@ -15,7 +15,7 @@ from bots.platform import Part
 from bots.slack.convert import WORD_JOINER, Malformed, parsing
 from bots.strings import say
 from bots.summaries import Offer
-from core.queue_types import Delivery
+from core.queue_types import Delivery, Rating
 from core.types import VERDICTS, Done, ThreadKey, Verdict
 
 Block: TypeAlias = dict[str, Any]
@@ -92,62 +92,62 @@ def under(part: Part, delivery: Delivery, model: str, locale: str) -> list[Block
         return []
     ref = str(ref_of(delivery))
     if part.end is None:
-        return [_actions(_button(STOP, say("stop", locale), ref))]
-    notes = [_context(part.note)] if part.note else []
+        return [actions(button(STOP, say("stop", locale), ref))]
+    notes = [context_block(part.note)] if part.note else []
     if can_truncate(part.end):
-        return [*notes, _actions(_button(BEGIN, say("begin", locale), ref))]
+        return [*notes, actions(button(BEGIN, say("begin", locale), ref))]
     if not isinstance(part.end, Done):
         return notes
     duel = part.end.duel
     if duel and not duel.models:
-        return [*notes, _context(say("ai_notice_blind", locale)), _votes(ref, locale)]
+        return [*notes, context_block(say("ai_notice_blind", locale)), _votes(ref, locale)]
     return [
         *notes,
-        _context(say("ai_notice", locale, model=part.end.model or model)),
+        context_block(say("ai_notice", locale, model=part.end.model or model)),
         *([] if duel else [_feedback(ref, locale)]),
-        _actions(*_regenerate(part, ref, locale)),
+        actions(*_regenerate(part, ref, locale)),
     ]
 
 
 def _votes(ref: str, locale: str) -> Block:
-    buttons = (_button(name, say(f"vote_{vote}", locale), ref) for name, vote in VOTES.items())
-    return _actions(*buttons)
+    buttons = (button(name, say(f"vote_{vote}", locale), ref) for name, vote in VOTES.items())
+    return actions(*buttons)
 
 
 def _regenerate(part: Part, ref: str, locale: str) -> Sequence[Block]:
-    buttons = [_button(REGENERATE, say("regenerate", locale), ref)]
+    buttons = [button(REGENERATE, say("regenerate", locale), ref)]
     if isinstance(part.end, Done) and can_continue(part.end):
-        buttons.append(_button(CONTINUE, say("continue", locale), ref))
+        buttons.append(button(CONTINUE, say("continue", locale), ref))
     if offers_file(part):
-        buttons.append(_button(FILE, say("as_file", locale), ref))
+        buttons.append(button(FILE, say("as_file", locale), ref))
     options = [{"text": _text(say(f"menu_{word}", locale)), "value": word} for word in MENU_WORDS]
     return [*buttons, {"type": "overflow", "action_id": MENU, "options": options}]
 
 
 def _feedback(ref: str, locale: str) -> Block:
-    def button(key: str, value: str) -> Block:
-        return {"text": _text(say(key, locale)), "value": f"{value} {ref}"}
+    def thumb(rating: Rating) -> Block:
+        return {"text": _text(say(rating, locale)), "value": f"{rating} {ref}"}
 
     buttons = {
         "type": "feedback_buttons",
         "action_id": FEEDBACK,
-        "positive_button": button("good", "good"),
-        "negative_button": button("bad", "bad"),
+        "positive_button": thumb("good"),
+        "negative_button": thumb("bad"),
     }
     return {"type": "context_actions", "elements": [buttons]}
 
 
-def _context(text: str) -> Block:
+def context_block(text: str) -> Block:
     return {"type": "context", "elements": [{"type": "mrkdwn", "text": escape(text)}]}
 
 
-def _actions(*elements: Block) -> Block:
+def actions(*elements: Block) -> Block:
     return {"type": "actions", "elements": list(elements)}
 
 
-def _button(action: str, label: str, value: str = "", **more: Any) -> Block:
-    button: Block = {"type": "button", "action_id": action, "text": _text(label)}
-    return button | ({"value": value} if value else {}) | more
+def button(action: str, label: str, value: str = "", **more: Any) -> Block:
+    block: Block = {"type": "button", "action_id": action, "text": _text(label)}
+    return block | ({"value": value} if value else {}) | more
 
 
 def _text(text: str) -> Block:
@@ -229,12 +229,12 @@ def summary(
     if offer is not None:
         key = "catchup_go_newest" if offer.newest else "catchup_go"
         value = f"{offer.after:.6f} {offer.most} {_whole_key(offer.place)}"
-        buttons.append(_button(SUMMARISE, say(key, locale), value))
+        buttons.append(button(SUMMARISE, say(key, locale), value))
     if stops is not None:
-        buttons.append(_button(STOP_SUMMARY, say("stop", locale), _whole_key(stops)))
+        buttons.append(button(STOP_SUMMARY, say("stop", locale), _whole_key(stops)))
     return [
         {"type": "markdown", "text": markdown(simplified(text))},
-        *([_actions(*buttons)] if buttons else []),
+        *([actions(*buttons)] if buttons else []),
     ]
 
 
@@ -265,20 +265,8 @@ def dangerous_button(action: str, label: str, value: str, ask: str, locale: str)
         "deny": _text(say("cancel", locale)),
         "style": "danger",
     }
-    return _button(action, label, value, style="danger", confirm=confirm)
-
-
-def button(action: str, label: str, value: str = "") -> Block:
-    return _button(action, label, value)
-
-
-def actions(*elements: Block) -> Block:
-    return _actions(*elements)
+    return button(action, label, value, style="danger", confirm=confirm)
 
 
 def header(text: str) -> Block:
     return {"type": "header", "text": _text(text)}
-
-
-def context_block(text: str) -> Block:
-    return _context(text)
