@@ -108,3 +108,12 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OperatorError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def is_text(words: str) -> bool:
+    """Whether a string from outside could be decoded; if not, it has lone surrogates."""
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -39,7 +39,7 @@ from pydantic_settings import (
 )
 
 from core.access_policy import AccessLists, Allowance, Policy
-from core.errors import UsageError
+from core.errors import UsageError, is_text
 from core.place_rules import CEILINGS, Entry, Lane, Rules, read_rules
 from core.types import Thinking
 
@@ -343,15 +343,6 @@ def _parsed(table: Any) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise UsageError("spaces, channels, quota and ceilings are tables in henji.toml")
     return table
-
-
-def is_text(words: str) -> bool:
-    """Whether a string from outside could be decoded; if not, it has lone surrogates."""
-    try:
-        words.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def config_file() -> Path:

@@ -17,13 +17,13 @@ from core.alignment.align import align
 from core.alignment.datasets import Encoded, encode, read_examples
 from core.alignment.lora import Trainee
 from core.alignment.losses import Batch, reply_log_probs
-from core.alignment.reward import RewardHead, Scorer, weights_digest
+from core.alignment.reward import RewardHead, Scorer
 from core.alignment.run import Run, in_one_sentence
 from core.alignment.train import draw_batch, split
 from core.dialogue import Dialogue
 from core.errors import ModelError, OperatorError, UsageError
 from core.models.catalogue import find_named
-from core.models.manifest import read_manifest
+from core.models.manifest import read_manifest, weights_digest
 from core.models.weights import load_weights, read_adapter
 from core.settings import Settings
 from core.types import Turn

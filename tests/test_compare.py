@@ -25,10 +25,15 @@ from bots.strings.en import ENGLISH
 from core import evaluation
 from core.alignment import Options, Work
 from core.alignment.align import align as train
-from core.alignment.reward import weights_digest
 from core.evaluation import judges
 from core.evaluation.run_record import Record
-from core.models.manifest import ADAPTER_WEIGHTS, Manifest, digest_of_words, read_manifest
+from core.models.manifest import (
+    ADAPTER_WEIGHTS,
+    Manifest,
+    digest_of_words,
+    read_manifest,
+    weights_digest,
+)
 from core.settings import load_settings
 from tests import tiny_models
 from tests.comparisons import lines, prompt

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bots.cli.common import example, open_settings, print_status
+from bots.cli.common import example, file_name, open_settings, print_status
 from core.alignment import Options, Work
 from core.errors import UsageError
 
@@ -88,8 +88,7 @@ def _work(given: dict[str, Any], settings: Settings) -> Work:
         steps=given.pop("steps") or 0,
         **given,
     )
-    name = model.replace("/", "-").strip(".-") or "model"
-    out = out or settings.data_dir / "adapters" / f"{name}-{method}"
+    out = out or settings.data_dir / "adapters" / f"{file_name(model)}-{method}"
     return Work(model, data, out, options, epochs, reward)
 
 

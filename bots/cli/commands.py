@@ -36,9 +36,8 @@ from bots.cli.ctrl_c import ctrl_c_at_once
 from bots.cli.models import models, tokenize
 from bots.cli.settings import settings as settings_command
 from bots.platforms import ROOM, PlatformSettings, names, settings_classes
-from core.errors import OperatorError, UsageError, install_command
+from core.errors import OperatorError, UsageError, install_command, is_text
 from core.observe.logs import SECRET_PATTERNS, Redaction, printable
-from core.settings import is_text
 
 if TYPE_CHECKING:
     from bots.cli.doctor import Role

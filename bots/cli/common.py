@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
@@ -16,10 +17,10 @@ import structlog
 
 from bots import platforms
 from bots.platforms import AllSettings
-from core.errors import UsageError
+from core.errors import UsageError, is_text
 from core.observe.logs import printable, printable_block, printable_json, set_up_logging
 from core.queue_types import Place
-from core.settings import Settings, config_file, is_text
+from core.settings import Settings, config_file
 
 log = structlog.get_logger()
 
@@ -73,9 +74,22 @@ def operator_name() -> str:
         return f"operator:{os.getuid()}"
 
 
+def file_name(model: str) -> str:
+    """A model's name, made safe for a file's name."""
+    return re.sub(r"[^\w.-]+", "-", model).strip("-.") or "model"
+
+
 def print_text(text: str) -> None:
     """Print text by people or a model, without control characters."""
     click.echo(printable_block(text))
+
+
+def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table with aligned columns; the last column may be long."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
+        yield "  ".join([*cells, row[-1]]).rstrip()
 
 
 def print_status(line: str) -> None:

@@ -76,8 +76,15 @@ def compare(
     where it stopped. Without A and B, more judges judge the answers in the directory.
     """
     # only this process reads it: a bot has no use for the evaluation
-    from bots.cli.channel_votes import check_names, compare_votes
-    from bots.cli.comparison import Candidate, CompareOptions, judge_again, run, show
+    from bots.cli.comparison import (
+        Candidate,
+        CompareOptions,
+        check_names,
+        compare_votes,
+        judge_again,
+        run,
+        show,
+    )
 
     settings = open_settings(log_level="warning")
     if recount is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
-import re
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -16,22 +15,22 @@ from typing import Any
 import click
 
 from bots import strings
-from bots.cli.common import print_status
+from bots.cli.common import file_name, print_status
 from bots.processes import SIGNALS, stop_on_signals
-from bots.services import load_model
+from bots.services import Stores, load_model, open_stores
 from core.errors import OperatorError, TurnTooLong, UsageError, writing
 from core.evaluation import people_page
 from core.evaluation.comparison import Say, recount, table_lines
 from core.evaluation.judges import (
     PROMPTS,
     RULES,
-    SIDES,
     JudgeServer,
     ServerJudge,
     judge_by_score,
     judge_by_server,
 )
 from core.evaluation.prompts import (
+    Answer,
     Language,
     Prompt,
     Source,
@@ -41,13 +40,15 @@ from core.evaluation.prompts import (
     read_prompts,
 )
 from core.evaluation.report import REPORT, report
-from core.evaluation.run_record import JudgeConfig, Record, Setup
-from core.evaluation.statistics import Side
+from core.evaluation.run_record import JudgeConfig, Record, Setup, StoredVerdict
+from core.evaluation.statistics import SIDES, Side, Verdict, Winner
 from core.models.catalogue import EMBEDDED, ModelSpec, find_named, model_directory
 from core.models.files import PULL_RECORD, read_json, weights_fingerprint
-from core.models.manifest import ADAPTER_WEIGHTS, digest_of_words, read_manifest
+from core.models.manifest import digest_of_words, read_manifest, weights_digest
 from core.observe.logs import printable
+from core.queue_types import Place, StoredDuel
 from core.settings import Settings
+from core.types import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,7 @@ def run(
     sides = [_Contestant.of(settings, one, asked) for one in candidates]
     _check_models_differ(settings, sides)
     setup = Setup(sides[0].details, sides[1].details, source, options.seed)
-    directory = out or Path(
-        f"compare-{_file_name_part(candidates[0].name)}-{_file_name_part(candidates[1].name)}"
-    )
+    directory = out or Path("-".join(["compare", *(file_name(one.name) for one in candidates)]))
     _run_interruptible(_compare(settings, options, setup, asked, sides, directory))
     show(settings, directory)
 
@@ -128,11 +127,6 @@ def _say_in(language: Language) -> Say:
         return strings.say(key, language, **values)
 
     return in_language
-
-
-def _file_name_part(name: str) -> str:
-    """A model's name, made safe for a file's name."""
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
 
 
 def _run_interruptible(work: Awaitable[None]) -> None:
@@ -215,7 +209,7 @@ def _weights(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
 
 def adapter_details(directory: Path, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """The adapter's digest, and its rewards and training prompts, if it has a manifest."""
-    known: dict[str, Any] = {"adapter_weights": _sha256(directory / ADAPTER_WEIGHTS)}
+    known: dict[str, Any] = {"adapter_weights": weights_digest(directory)}
     if manifest := read_manifest(directory):
         words = set(manifest.words)
         known["rewards"] = list(manifest.rewards)
@@ -223,13 +217,6 @@ def adapter_details(directory: Path, prompts: Sequence[Prompt]) -> dict[str, Any
             digest_of_words(prompt.turns[-1].text) in words for prompt in prompts
         )
     return known
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise OperatorError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _engine(settings: Settings, spec: ModelSpec) -> str:
@@ -332,7 +319,7 @@ def _rule(name: str) -> _Judge:
 
 def _reward(settings: Settings, setup: Setup, which: str) -> _Judge:
     # torch is wanted for this judge alone
-    from core.alignment.reward import Scorer, manifest_of, weights_digest
+    from core.alignment.reward import Scorer, manifest_of
 
     directory = Path(which).expanduser()
     manifest_of(directory)
@@ -422,3 +409,99 @@ class Progress:
         elif (tenth := 10 * done // max(1, total)) != self._tenth:
             self._tenth = tenth
             print_status(line)
+
+
+# -- votes ---------------------------------------------------------------------------------------
+
+FORGOTTEN = "(not remembered any more)"
+
+
+@dataclass(frozen=True, slots=True)
+class VotedDuel:
+    """A duel of the two models, with its question, and its voters' pseudonyms."""
+
+    duel: StoredDuel
+    question: Turn
+    raters: dict[str, str]
+
+
+def compare_votes(
+    settings: Settings, names: tuple[str, str], place: Place, by: str, seed: int, out: Path | None
+) -> None:
+    """Write the votes of a place as a comparison's directory, and print its table."""
+    found = asyncio.run(_read(settings, names, place, by))
+    told = hashlib.sha256(repr([(one.duel.job, one.raters) for one in found]).encode())
+    told.update(repr([sorted(one.duel.votes.items()) for one in found]).encode())
+    source = Source(f"duels in {place}", told.hexdigest())
+    directory = out or Path("-".join(["votes", *map(file_name, names)]))
+    setup = Setup({"name": names[0]}, {"name": names[1]}, source, seed)
+    prompts = [Prompt(one.duel.job, (one.question,)) for one in found]
+    with Record.open(directory, setup, prompts) as record:
+        if not record.verdicts:
+            _fill(record, names[0], place, found)
+    show(settings, directory)
+
+
+async def _read(
+    settings: Settings, names: tuple[str, str], place: Place, by: str
+) -> Sequence[VotedDuel]:
+    """The duels of the two models that have votes. OperatorError where there are none."""
+    async with open_stores(settings) as stores:
+        await stores.audit.append(place, by, "read", "votes")
+        every = [duel async for duel in stores.preferences.duels(place)]
+        voted = [duel for duel in every if duel.votes and _models(duel) == sorted(names)]
+        found = [await _with_question(stores, place, duel) for duel in voted]
+    if found:
+        return found
+    pairs = sorted({" and ".join(_models(duel)) for duel in every if duel.votes})
+    there = f"there are votes on {'; '.join(pairs)}" if pairs else "nobody has voted there"
+    raise OperatorError(f"{place} has no votes on {names[0]} and {names[1]}: {there}")
+
+
+def _models(duel: StoredDuel) -> list[str]:
+    return sorted(answer.model for answer in duel.answers)
+
+
+async def _with_question(stores: Stores, place: Place, duel: StoredDuel) -> VotedDuel:
+    turns = [stored.turn for stored in await stores.history.turns(duel.thread)]
+    known = next((turn.text for turn in turns if turn.id == duel.question), FORGOTTEN)
+    raters = {person: (await stores.preferences.digest(place, person))[:8] for person in duel.votes}
+    return VotedDuel(duel, Turn("1", "user", "", known, 0.0), raters)
+
+
+def _fill(record: Record, first: str, place: Place, found: Sequence[VotedDuel]) -> None:
+    config = JudgeConfig(f"people:{place}", "people", both_orders=False)
+    record.begin_judge(config)
+    for one in found:
+        sides = _sides(one.duel, first)
+        for side, answer in zip(sides, one.duel.answers, strict=True):
+            record.add_answer(Answer(one.duel.job, side, answer.text))
+        for person, rater in one.raters.items():
+            winner = _winner(one.duel, person, sides)
+            verdict = Verdict(one.duel.job, winner, sides[0], rater)
+            record.add_verdict(StoredVerdict(config.name, verdict))
+
+
+def _sides(duel: StoredDuel, first: str) -> tuple[Side, Side]:
+    """The sides whose answers were shown as A and as B."""
+    return ("a", "b") if duel.answers[0].model == first else ("b", "a")
+
+
+def _winner(duel: StoredDuel, person: str, sides: tuple[Side, Side]) -> Winner:
+    match duel.votes[person]:
+        case "a":
+            return sides[0]
+        case "b":
+            return sides[1]
+        case "tie":
+            return "tie"
+    return "both bad"
+
+
+def check_names(a: str | None, b: str | None) -> tuple[str, str]:
+    """UsageError unless they are two different models."""
+    if a is None or b is None:
+        raise UsageError("two models are compared: name A and B")
+    if a == b:
+        raise UsageError(f"A and B are both {a}: two samples of one model have no table")
+    return a, b

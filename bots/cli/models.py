@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import click
 
 from bots import platforms
-from bots.cli.common import print_status
+from bots.cli.common import print_status, table
 from core.errors import ModelError, OperatorError
 from core.models.catalogue import (
     CATALOGUE,
@@ -53,11 +53,8 @@ _HEADINGS = ("name", "from", "parameters", "weights", "per chat", "reads", "here
 
 
 def _table(settings: Settings) -> None:
-    rows = [_HEADINGS, *(_row(name, settings) for name in _names(settings))]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+    for line in table([_HEADINGS, *(_row(name, settings) for name in _names(settings))]):
+        click.echo(line)
     precision = "16-bit" if settings.dtype == "auto" else settings.dtype
     click.echo(
         f"\nweights and the cache of one full conversation are GPU memory at {precision} "

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from bots.cli.common import example, open_settings, print_json
+from bots.cli.common import example, open_settings, print_json, table
 from bots.monitoring import REPORT_SECONDS
 from bots.processes import stop_on_signals
 from bots.services import Stores, open_stores
@@ -135,10 +135,7 @@ def _table(state: SystemState) -> Iterator[str]:
         return
     rows = [("part", "process", "up for", "state", "last error")]
     rows += [_row(report, state.at) for report in state.processes]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)]
-        yield "  ".join(cells).rstrip()
+    yield from table(rows)
 
 
 def _row(report: ProcessReport, now: float) -> tuple[str, str, str, str, str]:

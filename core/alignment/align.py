@@ -14,14 +14,14 @@ from core.alignment.datasets import Item, encode, read_examples
 from core.alignment.lora import Trainee
 from core.alignment.losses import Batch, PpoSettings
 from core.alignment.ppo_training import REWARD, Policy, ValueHead
-from core.alignment.reward import RewardHead, hidden_size, manifest_of, weights_digest
+from core.alignment.reward import RewardHead, hidden_size, manifest_of
 from core.alignment.run import Run, in_one_sentence, prepare
-from core.alignment.train import Numbers, evaluate, fit, objective_for, split
+from core.alignment.train import Numbers, chunks, evaluate, fit, objective_for, split
 from core.dialogue import Dialogue
 from core.errors import ModelError, OperatorError, UsageError
 from core.models.catalogue import ModelSpec, find_named, model_directory
 from core.models.files import read_config, weights_fingerprint
-from core.models.manifest import Manifest, read_manifest
+from core.models.manifest import Manifest, read_manifest, weights_digest
 from core.models.weights import check_base, choose_device, load_weights, read_adapter
 from core.settings import Settings
 
@@ -171,8 +171,8 @@ def _fit(run: Run, head: RewardHead | None, parts: _Parts) -> Numbers:
     fit(run, objective_for(trainee, head, parts.training, options), len(parts.training))
     if head is not None:
         replies = [reply for item in parts.training for reply in item.replies]
-        chunks = (replies[at : at + options.micro] for at in range(0, len(replies), options.micro))
-        head.settle(trainee.model, [Batch.of(some, trainee.model.device) for some in chunks])
+        batches = [Batch.of(s, trainee.model.device) for s in chunks(replies, options.micro)]
+        head.settle(trainee.model, batches)
         head.save(run.directory)
     if not parts.held_out:
         return {}

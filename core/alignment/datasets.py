@@ -24,10 +24,9 @@ from typing import Any, Literal, TypeAlias
 
 from core.alignment import Method
 from core.dialogue import Dialogue
-from core.errors import ModelError, OperatorError, TurnTooLong, writing
+from core.errors import ModelError, OperatorError, TurnTooLong, is_text, writing
 from core.models.manifest import digest_of_words, sha256
 from core.queue_types import Sample, Trace
-from core.settings import is_text
 from core.types import ThreadKey, Turn, read_messages
 
 COLUMNS: dict[Method, tuple[str, ...]] = {

@@ -16,7 +16,7 @@ from core.alignment.lora import Trainee
 from core.alignment.losses import Batch, PpoSettings
 from core.alignment.reward import RewardHead
 from core.alignment.run import Run
-from core.alignment.train import Numbers, draw_batch
+from core.alignment.train import Numbers, chunks, draw_batch
 from core.engine.torch import Limits, TorchEngine
 from core.engine.torch.attention import CacheShape
 from core.engine.torch.block_manager import SIZE
@@ -149,7 +149,10 @@ class Policy:
 
     @torch.no_grad()
     def _evaluate_replies(self, replies: Sequence[Encoded]) -> tuple[list[Rollout], Numbers]:
-        batches = [Batch.of(some, self.trainee.model.device) for some in self._micro(replies)]
+        batches = [
+            Batch.of(some, self.trainee.model.device)
+            for some in chunks(replies, self.options.micro)
+        ]
         found = [self._evaluate(batch) for batch in batches]
         masks = [batch.mask for batch in batches]
         spread = _whitened([gains for *_, gains in found], masks)
@@ -221,10 +224,6 @@ class Policy:
             "value loss": value_loss.item(),
             "clipped": clipped.item(),
         }
-
-    def _micro(self, replies: Sequence[Encoded]) -> list[Sequence[Encoded]]:
-        size = self.options.micro
-        return [replies[start : start + size] for start in range(0, len(replies), size)]
 
 
 def _whitened(gains: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:

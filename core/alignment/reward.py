@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from core.alignment.losses import Batch
 from core.dialogue import Dialogue
 from core.errors import ModelError, in_brief
 from core.models.catalogue import find_named, model_directory
-from core.models.manifest import ADAPTER_WEIGHTS, Manifest, read_manifest
+from core.models.manifest import Manifest, read_manifest
 from core.models.weights import load_weights
 from core.settings import Settings
 from core.types import Turn
@@ -80,14 +79,6 @@ class RewardHead(nn.Module):
 def hidden_size(model: PreTrainedModel) -> int:
     """Numbers of one hidden state."""
     return int(model.config.get_text_config().hidden_size)
-
-
-def weights_digest(directory: Path) -> str:
-    """The reward model's digest in the manifests of adapters that were trained against it."""
-    try:
-        return hashlib.sha256((directory / ADAPTER_WEIGHTS).read_bytes()).hexdigest()
-    except OSError as error:
-        raise ModelError(f"{directory} is no reward model: {error.strerror}") from None
 
 
 def manifest_of(directory: Path) -> Manifest:

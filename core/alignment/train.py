@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from core.alignment.lora import Trainee
 from core.alignment.losses import Batch
 from core.alignment.reward import RewardHead
 from core.alignment.run import Run
+
+T = TypeVar("T")
 
 Numbers = dict[str, float]
 
@@ -79,7 +81,7 @@ def fit(run: Run, objective: Objective, count: int) -> None:
         run.begin_step()
         places = draw_batch(run.step, min(options.batch, count), count, options.seed)
         numbers: list[tuple[int, Numbers]] = []
-        for some in _chunks(places, options.micro):
+        for some in chunks(places, options.micro):
             loss, told = objective(some)
             (loss * (len(some) / len(places))).backward()  # type: ignore[no-untyped-call]
             numbers.append((len(some), {"loss": loss.item(), **told}))
@@ -93,14 +95,15 @@ def fit(run: Run, objective: Objective, count: int) -> None:
 def evaluate(objective: Objective, count: int, options: Options) -> Numbers:
     """The numbers of held-out items."""
     numbers = []
-    for some in _chunks(range(count), options.micro):
+    for some in chunks(range(count), options.micro):
         loss, told = objective(some)
         numbers.append((len(some), {"loss": loss.item(), **told}))
     return _mean(numbers)
 
 
-def _chunks(places: Sequence[int], size: int) -> list[Sequence[int]]:
-    return [places[start : start + size] for start in range(0, len(places), size)]
+def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """The items, at most `size` at a time."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _mean(numbers: Sequence[tuple[int, Mapping[str, float]]]) -> Numbers:
@@ -145,6 +148,17 @@ class Sft:
         return losses.sft(tokens, batch.mask), {"length": length}
 
 
+def pairs(items: Sequence[Item], places: Sequence[int], device: torch.device) -> Batch:
+    """The better replies of items, and then the worse ones."""
+    found = [items[place].replies for place in places]
+    return Batch.of([both[number] for number in (0, 1) for both in found], device)
+
+
+def length_of(items: Sequence[Item], places: Sequence[int]) -> float:
+    """The mean length of the first replies, in tokens."""
+    return sum(len(items[place].replies[0].reply) for place in places) / len(places)
+
+
 class Dpo:
     """Direct preference optimization: the better of two replies."""
 
@@ -153,9 +167,7 @@ class Dpo:
         self._reference = Reference(trainee, items)
 
     def __call__(self, places: Sequence[int]) -> tuple[Tensor, Numbers]:
-        better = [self._items[place].replies[0] for place in places]
-        worse = [self._items[place].replies[1] for place in places]
-        batch = Batch.of([*better, *worse], self._model.device)
+        batch = pairs(self._items, places, self._model.device)
         found = losses.reply_log_probs(self._model, batch)
         chosen, rejected = found.view(2, -1) - self._reference(places)
         margin = self._beta * (chosen - rejected)
@@ -165,7 +177,7 @@ class Dpo:
             # how much likelier the replies became: if both fall, neither is generated any more
             "chosen": chosen.mean().item(),
             "rejected": rejected.mean().item(),
-            "length": sum(len(one.reply) for one in better) / len(places),
+            "length": length_of(self._items, places),
         }
 
 
@@ -187,7 +199,7 @@ class Kto:
         numbers = {
             "accuracy": right.float().mean().item(),
             "kl": shift.item(),
-            "length": sum(len(one.reply) for one in replies) / len(places),
+            "length": length_of(self._items, places),
         }
         for name, some in (("liked", ratios[liked]), ("disliked", ratios[~liked])):
             if len(some):
@@ -210,12 +222,10 @@ class Preference:
         self._model, self._items, self._head = trainee.model, items, head
 
     def __call__(self, places: Sequence[int]) -> tuple[Tensor, Numbers]:
-        better = [self._items[place].replies[0] for place in places]
-        worse = [self._items[place].replies[1] for place in places]
-        batch = Batch.of([*better, *worse], self._model.device)
+        batch = pairs(self._items, places, self._model.device)
         chosen, rejected = self._head.raw(self._model, batch).chunk(2)
         return losses.preference(chosen, rejected), {
             "accuracy": (chosen > rejected).float().mean().item(),
             "margin": (chosen - rejected).mean().item(),
-            "length": sum(len(one.reply) for one in better) / len(places),
+            "length": length_of(self._items, places),
         }

@@ -23,7 +23,7 @@ from core.dialogue.loop_detection import first_round_end
 from core.errors import OperatorError, in_brief
 from core.evaluation.prompts import Answer, Language, Prompt
 from core.evaluation.run_record import JudgeConfig, Record, StoredVerdict
-from core.evaluation.statistics import Side, Verdict, Winner
+from core.evaluation.statistics import SIDES, Side, Verdict, Winner
 
 Choice: TypeAlias = Literal["first", "second", "tie", "unreadable"]
 
@@ -243,8 +243,6 @@ T = TypeVar("T")
 
 AT_ONCE = 4
 """Questions to a server at a time."""
-
-SIDES: tuple[Side, Side] = ("a", "b")
 
 
 def winner_of(choice: Choice, first: Side) -> Winner:

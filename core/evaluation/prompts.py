@@ -14,10 +14,9 @@ from typing import Any, Literal, TypeAlias
 
 from core.dialogue import Dialogue
 from core.engine_types import GenerationRequest
-from core.errors import TurnTooLong, UsageError
+from core.errors import TurnTooLong, UsageError, is_text
 from core.evaluation.statistics import Side
 from core.ports import Engine
-from core.settings import is_text
 from core.types import FinishReason, Job, Turn, read_messages
 
 Language: TypeAlias = Literal["ja", "en"]

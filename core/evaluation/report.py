@@ -22,7 +22,16 @@ from core.evaluation.comparison import (
 )
 from core.evaluation.prompts import Answer, Language, Prompt
 from core.evaluation.run_record import StoredVerdict
-from core.evaluation.statistics import SCORE, Estimate, Pair, PairResult, Side, Winner, pair_up
+from core.evaluation.statistics import (
+    SCORE,
+    SIDES,
+    Estimate,
+    Pair,
+    PairResult,
+    Side,
+    Winner,
+    pair_up,
+)
 
 REPORT = "report.html"
 
@@ -89,19 +98,27 @@ def _outcomes(say: Say, comparison: Comparison, judged: Judged) -> str:
     table, shares = judged.count.whole.table, judged.count.shares
     if not shares:
         return ""
-    a, b = comparison.names
-    rows: list[tuple[PairResult, int, str]] = [
-        ("win", table.wins, say("compare_show_wins", name=a)),
-        ("tie", table.ties, say("compare_tie")),
-        ("loss", table.losses, say("compare_show_wins", name=b)),
-    ]
+    numbers: Mapping[PairResult, int] = {
+        "win": table.wins,
+        "tie": table.ties,
+        "loss": table.losses,
+    }
     bars = "".join(
         f'<div class="row {_COLORS[outcome]}"><span class="key">{escape(label)}</span>'
-        f'<div class="track">{_bar(shares[outcome])}</div>'
-        f'<span class="value">{number} <small>{_percent(shares[outcome])}</small></span></div>'
-        for outcome, number, label in rows
+        f'<div class="track">{_bar(shares[outcome])}</div><span class="value">'
+        f"{numbers[outcome]} <small>{_percent(shares[outcome])}</small></span></div>"
+        for outcome, label in _result_names(say, comparison).items()
     )
     return f'<div class="plot">{bars}</div>'
+
+
+def _result_names(say: Say, comparison: Comparison) -> Mapping[PairResult, str]:
+    a, b = comparison.names
+    return {
+        "win": say("compare_show_wins", name=a),
+        "tie": say("compare_tie"),
+        "loss": say("compare_show_wins", name=b),
+    }
 
 
 def _bar(share: Estimate) -> str:
@@ -176,19 +193,19 @@ def _lengths(say: Say, comparison: Comparison) -> str:
     """Two histograms over the same bins, of which the last holds all that are longer."""
     answers = comparison.record.answers
     lengths = {
-        side: [len(answers[prompt, side].text) for prompt in comparison.answered] for side in _SIDES
+        side: [len(answers[prompt, side].text) for prompt in comparison.answered] for side in SIDES
     }
     everything = sorted(lengths["a"] + lengths["b"])
     if not everything or not everything[-1]:
         return ""
     width = max(1, -(-everything[int(_NEARLY_ALL * (len(everything) - 1))] // (BINS - 1)))
-    counts = {side: Counter(min(n // width, BINS - 1) for n in lengths[side]) for side in _SIDES}
-    highest = max(number for side in _SIDES for number in counts[side].values())
+    counts = {side: Counter(min(n // width, BINS - 1) for n in lengths[side]) for side in SIDES}
+    highest = max(number for side in SIDES for number in counts[side].values())
     columns = "".join(
         "<div>"
         + "".join(
             f'<i class="{side}" style="height:{100 * counts[side][place] / highest:.0f}%"></i>'
-            for side in _SIDES
+            for side in SIDES
         )
         + "</div>"
         for place in range(BINS)
@@ -201,11 +218,8 @@ def _lengths(say: Say, comparison: Comparison) -> str:
     )
 
 
-_SIDES: tuple[Side, Side] = ("a", "b")
-
-
 def _legend(comparison: Comparison) -> str:
-    names = zip(_SIDES, comparison.names, strict=True)
+    names = zip(SIDES, comparison.names, strict=True)
     return "".join(f'<span class="key {side}">{escape(name)}</span>' for side, name in names)
 
 
@@ -224,12 +238,12 @@ def _pairs(say: Say, comparison: Comparison) -> str:
 
 
 def _filters(say: Say, comparison: Comparison) -> str:
-    a, b = comparison.names
+    results = _result_names(say, comparison)
     labels = (
         ("all", say("compare_show_all")),
-        ("win", say("compare_show_wins", name=a)),
+        ("win", results["win"]),
         ("tie", say("compare_show_ties")),
-        ("loss", say("compare_show_wins", name=b)),
+        ("loss", results["loss"]),
     )
     choices = "".join(
         f'<label><input type="radio" name="show" id="show-{key}"'
@@ -264,7 +278,7 @@ def _article(
     category = f'<span class="quiet">{escape(prompt.category)}</span>' if prompt.category else ""
     answers = "".join(
         _answer(say, record.answers[prompt.id, side], side, name, prompt)
-        for side, name in zip(_SIDES, comparison.names, strict=True)
+        for side, name in zip(SIDES, comparison.names, strict=True)
     )
     return (
         f'<article class="{_CLASSES[outcome] if outcome else ""}"><header>'
@@ -318,12 +332,7 @@ def _result(
     pairs: Sequence[Pair],
     stored: Sequence[StoredVerdict],
 ) -> str:
-    a, b = comparison.names
-    names: Mapping[PairResult, str] = {
-        "win": say("compare_show_wins", name=a),
-        "tie": say("compare_tie"),
-        "loss": say("compare_show_wins", name=b),
-    }
+    names = _result_names(say, comparison)
     if outcome is None:
         return say("compare_verdict_unreadable" if stored else "compare_no_verdict")
     if len(pairs) == 1:
@@ -350,13 +359,13 @@ def _one_verdict(say: Say, comparison: Comparison, stored: StoredVerdict) -> str
 
 
 def _heading(say: Say, comparison: Comparison, winner: Winner, first: str) -> Iterator[str]:
-    a, b = comparison.names
-    yield say("compare_order", name=first)
+    results = _result_names(say, comparison)
     words: Mapping[Winner, str] = {
-        "a": say("compare_show_wins", name=a),
-        "b": say("compare_show_wins", name=b),
-        "tie": say("compare_tie"),
+        "a": results["win"],
+        "b": results["loss"],
+        "tie": results["tie"],
         "both bad": say("compare_verdict_both_bad"),
         "unreadable": say("compare_verdict_unreadable"),
     }
+    yield say("compare_order", name=first)
     yield words[winner]

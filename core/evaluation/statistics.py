@@ -188,6 +188,7 @@ def _logistic(x: float) -> float:
 
 
 Side: TypeAlias = Literal["a", "b"]
+SIDES: tuple[Side, Side] = ("a", "b")
 Winner: TypeAlias = Literal["a", "b", "tie", "both bad", "unreadable"]
 PairResult: TypeAlias = Literal["win", "tie", "loss"]
 """A's result against B."""

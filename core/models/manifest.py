@@ -69,6 +69,15 @@ def read_manifest(directory: Path) -> Manifest | None:
         raise ModelError(f"{path} is no manifest of an adapter: {error}") from None
 
 
+def weights_digest(adapter: Path) -> str:
+    """The digest of an adapter's weights, which names it in other adapters' manifests."""
+    path = adapter.expanduser() / ADAPTER_WEIGHTS
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
+
+
 def digest_of_words(text: str) -> str:
     """The digest of a person's text, to find the adapters that were trained on it."""
     return sha256(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from core.engine.torch.verification import record_path
 from core.engine_types import LoadingStage
 from core.models.catalogue import ModelSpec, model_directory
 from core.models.files import weights_fingerprint
-from core.models.manifest import ADAPTER_WEIGHTS
+from core.models.manifest import weights_digest
 from core.settings import Settings
 
 __all__ = ["Limits", "TorchEngine", "open_torch_engine"]
@@ -48,15 +47,8 @@ async def open_torch_engine(
             settings.data_dir / "verified",
             model,
             weights=weights_fingerprint(directory),
-            adapter=_adapter_digest(spec.adapter),
+            adapter=weights_digest(Path(spec.adapter)) if spec.adapter else None,
             limits=computed,
         )
 
     return await TorchEngine.open(load, limits_for, record_for, progress)
-
-
-def _adapter_digest(adapter: str | None) -> str | None:
-    if adapter is None:
-        return None
-    weights = Path(adapter).expanduser() / ADAPTER_WEIGHTS
-    return hashlib.sha256(weights.read_bytes()).hexdigest()
