@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.ports import Deliveries, History, JobQueue
+from core.ports import ConversationStores
 from core.types import ThreadKey, Turn
 
 MOST_FORMS = 50
@@ -16,9 +16,7 @@ MOST_FORMS = 50
 class MessageCopies:
     """Edits and deletes the copies of a message. Nobody is answered for a copy."""
 
-    queue: JobQueue
-    history: History
-    deliveries: Deliveries
+    stores: ConversationStores
     lane: str
     holder: str
 
@@ -31,13 +29,13 @@ class MessageCopies:
         self, thread: ThreadKey, turn: str, text: str, revision: str, files: Turn
     ) -> None:
         """Edit a message in the copies of its thread; `files`: a turn with its new files."""
-        for copy in await self.history.branches(thread):
+        for copy in await self.stores.history.branches(thread):
             await self._edit(copy, turn, text, revision, files)
 
     async def _edit(
         self, thread: ThreadKey, turn: str, text: str, revision: str, files: Turn | None = None
     ) -> None:
-        await self.queue.edit(
+        await self.stores.queue.edit(
             thread, turn, text, revision, self.lane, self.holder, files=files, copied=True
         )
 
@@ -45,24 +43,26 @@ class MessageCopies:
         """Delete a turn's message where another one is a reply to it, and in the copies of its
         thread, where a reply may stand as it was before it was regenerated."""
         for copy in await self._quotes(thread, message):
-            await self.queue.delete(copy, message)
-        branches = await self.history.branches(thread)
+            await self.stores.queue.delete(copy, message)
+        branches = await self.stores.history.branches(thread)
         for form in await self._forms(thread, turn) if branches else ():
             for branch in branches:
-                await self.queue.delete(branch, form)
+                await self.stores.queue.delete(branch, form)
 
     async def delete_thread(self, thread: ThreadKey) -> None:
         """Delete a thread's messages in its copies."""
-        for copy in await self.history.branches(thread):
-            for stored in await self.history.turns(copy):
-                found = await self.deliveries.locate(copy, stored.turn.id)
+        for copy in await self.stores.history.branches(thread):
+            for stored in await self.stores.history.turns(copy):
+                found = await self.stores.deliveries.locate(copy, stored.turn.id)
                 if stored.turn.role == "user" and (found is None or found[0] == thread):
-                    await self.queue.delete(copy, stored.turn.id)
+                    await self.stores.queue.delete(copy, stored.turn.id)
 
     async def _quotes(self, thread: ThreadKey, message: str) -> Sequence[ThreadKey]:
         """The threads that quote a message, and their copies."""
-        threads = await self.deliveries.quoting(thread, message)
-        found = [copy for quoting in threads for copy in await self.history.branches(quoting)]
+        threads = await self.stores.deliveries.quoting(thread, message)
+        found = [
+            copy for quoting in threads for copy in await self.stores.history.branches(quoting)
+        ]
         return list(dict.fromkeys((*threads, *found)))
 
     async def _forms(self, thread: ThreadKey, turn: str) -> Sequence[str]:
@@ -71,6 +71,6 @@ class MessageCopies:
         form: str | None = turn
         while form and form not in forms and len(forms) < MOST_FORMS:
             forms.append(form)
-            delivery = await self.deliveries.get(thread, form)
+            delivery = await self.stores.deliveries.get(thread, form)
             form = delivery.replaces if delivery else None
         return forms

@@ -19,7 +19,7 @@ from core.access_policy import OPEN_PERMIT, Permit
 from core.background import cancel, repeat_forever, retry_while_away
 from core.errors import StoreUnavailable
 from core.place_rules import Persona
-from core.ports import Deliveries, History, JobQueue
+from core.ports import ConversationStores
 from core.queue_types import OPENED, Delivery, Receipt, Submission, TokenCounts
 from core.types import ONE_OFF, Done, Failed, ReplyEvent, ThreadKey, Turn
 
@@ -56,17 +56,10 @@ class OneOffFailed(Exception):
 class OneOffJobs:
     """Submits one-off jobs, waits for their replies and removes them."""
 
-    def __init__(
-        self,
-        queue: JobQueue,
-        history: History,
-        deliveries: Deliveries,
-        holder: str,
-        lease: float = 15.0,
-    ) -> None:
-        self._queue = queue
-        self._history = history
-        self._deliveries = deliveries
+    def __init__(self, stores: ConversationStores, holder: str, lease: float = 15.0) -> None:
+        self._queue = stores.queue
+        self._history = stores.history
+        self._deliveries = stores.deliveries
         self._holder = holder
         self._lease = lease
 

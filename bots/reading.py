@@ -27,7 +27,7 @@ from bots.platform import Incoming, Platform, PlatformRefused
 from bots.quotes import BOT_LABEL
 from core.background import cancel, retry_while_away
 from core.errors import StoreUnavailable
-from core.ports import History, JobQueue
+from core.ports import ConversationStores
 from core.queue_types import Delivery
 from core.types import ThreadKey, Turn
 
@@ -142,14 +142,13 @@ class FileReader:
     def __init__(
         self,
         platform: Platform,
-        queue: JobQueue,
-        history: History,
+        stores: ConversationStores,
         is_read: Callable[[Incoming], Awaitable[bool]],
     ) -> None:
         """`is_read` says whether a message may be remembered."""
         self._platform = platform
-        self._queue = queue
-        self._history = history
+        self._queue = stores.queue
+        self._history = stores.history
         self._is_read = is_read
         self._reading = asyncio.Semaphore(AT_ONCE)
         self._reading_kept = asyncio.Semaphore(KEPT_AT_ONCE)

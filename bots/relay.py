@@ -33,7 +33,7 @@ from core.errors import StoreUnavailable
 from core.observe import metrics
 from core.observe.tracing import span
 from core.place_rules import scopes
-from core.ports import Deliveries, History, JobQueue
+from core.ports import ConversationStores
 from core.queue_types import (
     OPENED,
     Delivery,
@@ -90,22 +90,20 @@ class Relay:
     def __init__(
         self,
         platform: Platform,
-        queue: JobQueue,
-        history: History,
-        deliveries: Deliveries,
+        stores: ConversationStores,
         settings: RelaySettings,
     ) -> None:
         self._platform = InstrumentedPlatform(platform)
-        self._queue = queue
-        self._history = history
-        self._deliveries = deliveries
+        self._queue = stores.queue
+        self._history = stores.history
+        self._deliveries = stores.deliveries
         self.settings = settings
         self.access = settings.access
         self._held: dict[str, ReplyDelivery] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._copies = MessageCopies(queue, history, deliveries, settings.lane, settings.holder)
-        self._files = FileReader(self._platform, queue, history, self._is_read)
-        self.one_off_jobs = OneOffJobs(queue, history, deliveries, settings.holder, settings.lease)
+        self._copies = MessageCopies(stores, settings.lane, settings.holder)
+        self._files = FileReader(self._platform, stores, self._is_read)
+        self.one_off_jobs = OneOffJobs(stores, settings.holder, settings.lease)
         self._named = Bounded[str, float](KEPT_NAMES)
         """Channel -> when its name was last asked for, by the monotonic clock."""
 

@@ -132,7 +132,7 @@ async def open_relay(
 ) -> AsyncIterator[Relay]:
     """A relay that delivers while the context is open, and finishes its deliveries on leaving."""
     options = relay_settings(settings, stores, locale)
-    relay = Relay(platform, stores.queue, stores.history, stores.deliveries, options)
+    relay = Relay(platform, stores, options)
     stop = asyncio.Event()
     running = asyncio.create_task(relay.run(stop))
     try:

@@ -511,12 +511,18 @@ class Secrets(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Stores:
-    """The stores of a platform's bot."""
+class ConversationStores:
+    """The stores that a conversation passes through."""
 
     queue: JobQueue
     history: History
     deliveries: Deliveries
+
+
+@dataclass(frozen=True, slots=True)
+class Stores(ConversationStores):
+    """The stores of a platform's bot."""
+
     leases: Leases
     secrets: Secrets
     outbox: Outbox

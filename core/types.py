@@ -103,6 +103,11 @@ class Turn:
     quoted: bool = False
     """Not said in this thread, but quoted by the next turn."""
 
+    @property
+    def files_text(self) -> str:
+        """The end of the text, which is that of the files."""
+        return self.text[len(self.text) - self.below :]
+
 
 def read_messages(messages: Sequence[Mapping[str, str]]) -> tuple[str | None, tuple[Turn, ...]]:
     """The system prompt, if there is one, and the turns of ``{"role", "content"}`` messages."""

@@ -90,32 +90,31 @@ def encode_turn(
         "finish": finish_reason,
         "thought": turn.thought or None,
         "quoted": "1" if turn.quoted else None,
-        **_file_fields(turn.text[len(turn.text) - turn.below :], turn.files),
+        **_file_fields(turn),
     }
     return dump({name: value for name, value in record.items() if value is not None})
 
 
-def _file_fields(below: str, files: Sequence[TurnFile]) -> dict[str, str]:
+def _file_fields(turn: Turn) -> dict[str, str]:
     """A record's fields about files. Scripts count in bytes."""
-    if not files:
+    if not turn.files:
         return {}
-    known = {"sources": encode_sources(files)} if any(file.source for file in files) else {}
-    return {"below": str(len(below.encode())), "files": encode_files(files), **known}
+    known = {"sources": encode_sources(turn.files)} if any(f.source for f in turn.files) else {}
+    below = str(len(turn.files_text.encode()))
+    return {"below": below, "files": encode_files(turn.files), **known}
 
 
 def cut_fields(turn: Turn | None) -> Mapping[str, str] | None:
     """The changed fields of a turn's record if only its beginning was read, with its `id`."""
     if turn is None:
         return None
-    below = turn.text[len(turn.text) - turn.below :]
-    return {"id": turn.id, "text": turn.text, "files": "", **_file_fields(below, turn.files)}
+    return {"id": turn.id, "text": turn.text, "files": "", **_file_fields(turn)}
 
 
 def unread_fields(turn: Turn, note: Mapping[str, str] | None) -> Mapping[str, str]:
     """A message's files after an edit, with the note for reading them."""
-    below = turn.text[len(turn.text) - turn.below :]
     sources = encode_sources(turn.files)
-    return {"named": below, "files": encode_files(turn.files), "sources": sources,
+    return {"named": turn.files_text, "files": encode_files(turn.files), "sources": sources,
             "note": "" if note is None else dump(dict(note))}  # fmt: skip
 
 

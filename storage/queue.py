@@ -110,11 +110,10 @@ class RedisQueue:
         await self._run("seed", thread, turns=rows)
 
     async def attach(self, thread: ThreadKey, turn: Turn, job: str = "") -> bool:
-        below = turn.text[len(turn.text) - turn.below :]
-        files, sources = codec.encode_files(turn.files), codec.encode_sources(turn.files)
         answer = await self._run(
-            "attach", thread, turn=turn.id, job=job, text=below, files=files, sources=sources
-        )
+            "attach", thread, turn=turn.id, job=job, text=turn.files_text,
+            files=codec.encode_files(turn.files), sources=codec.encode_sources(turn.files),
+        )  # fmt: skip
         return bool(answer)
 
     async def turn_away(
@@ -459,10 +458,10 @@ def _quote_fields(turn: Turn, quote: QuotedTurn | None) -> Mapping[str, Any] | N
     """The quoted message, and the message's record in each form."""
     if quote is None:
         return None
-    said, below = quote.turn, turn.text[len(turn.text) - turn.below :]
+    said = quote.turn
 
     def record(text: str) -> str:
-        whole = BETWEEN_FILES.join(filter(None, (text, below)))
+        whole = BETWEEN_FILES.join(filter(None, (text, turn.files_text)))
         return codec.encode_turn(replace(turn, text=whole))
 
     return {

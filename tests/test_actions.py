@@ -40,14 +40,9 @@ class Office:
             self.stores.queue.cores,
         )
         settings = RelaySettings(LANE, "bot", access=access)
-        relay = Relay(
-            SimulatedPlatform(Board(), "slack"),
-            self.stores.queue,
-            self.stores.history,
-            self.stores.deliveries,
-            settings,
-        )
-        self.actions = Actions(relay, self.stores.of_a_platform())
+        stores = self.stores.of_a_platform()
+        relay = Relay(SimulatedPlatform(Board(), "slack"), stores, settings)
+        self.actions = Actions(relay, stores)
 
     async def answered(self, text: str = "question", author: str = "U1") -> str:
         """The id of a finished reply."""

@@ -38,7 +38,7 @@ async def stores(redis: Redis) -> StoreFixture:
 def relay_over(stores: StoreFixture) -> Relay:
     platform = SimulatedPlatform(Board(), "slack")
     settings = RelaySettings(LANE, "bot", EVERYBODY)
-    return Relay(platform, stores.queue, stores.history, stores.deliveries, settings)
+    return Relay(platform, stores.of_a_platform(), settings)
 
 
 async def three_answers(stores: StoreFixture) -> list[str]:

@@ -64,11 +64,10 @@ class Story:
             call_seconds=self.call_seconds,
             wire=wire,
         )
-        ports = (self.stores.queue, self.stores.history, self.stores.deliveries)
         process_settings = RelaySettings(
             LANE, holder, lease=self.lease, take_over=0.05, drain=0.05, access=EVERYBODY
         )
-        return Relay(simulated, *ports, process_settings)
+        return Relay(simulated, self.stores.of_a_platform(), process_settings)
 
     @asynccontextmanager
     async def running(self, holder: str = "one", wire: Wire = at_once) -> AsyncIterator[Relay]:

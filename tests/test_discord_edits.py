@@ -397,7 +397,7 @@ async def test_a_question_in_a_channel_or_in_direct_messages_is_forgotten_too(
     general = deployment.discord.add_channel(deployment.discord.add_guild())
     direct = deployment.discord.add_direct(ALICE)
     await deployment.start_core()
-    await deployment.start_bot(answers="reply")
+    await deployment.start_bot(discord_answers="reply")
     guild, alice = str(deployment.discord.world.guild_of(general)), ALICE["id"]
     places = {
         general: ThreadKey("discord", guild, general, f"@{alice}"),

@@ -259,7 +259,7 @@ async def test_a_reply_to_a_message_that_cannot_be_read_comes_without_its_refere
 ) -> None:
     general = deployment.discord.add_channel(deployment.discord.add_guild())
     await deployment.start_core()
-    await deployment.start_bot(answers="reply")
+    await deployment.start_bot(discord_answers="reply")
     deployment.discord.make_trouble("post", status=400, code=160002)
     await deployment.discord.says(ALICE, general, "<@bot> hello")
     [reply] = await deployment.discord.until(lambda: deployment.discord.replies(general))
@@ -450,7 +450,7 @@ async def test_a_reply_in_a_channel_does_not_say_how_to_continue(redis: Redis) -
     async with discord_deployment(redis, message_content=False) as deployment:
         general = deployment.discord.add_channel(deployment.discord.add_guild())
         await deployment.start_core()
-        await deployment.start_bot(answers="reply")
+        await deployment.start_bot(discord_answers="reply")
         await deployment.discord.says(ALICE, general, "<@bot> hello")
         [reply] = await deployment.discord.until(lambda: deployment.discord.replies(general))
         await with_its_buttons(deployment, reply)

@@ -110,7 +110,7 @@ async def test_commands_of_one_server_are_removed_with_its_setting(
 ) -> None:
     guild = deployment.discord.add_guild()
     commands = deployment.discord.world.commands
-    trial = await deployment.start_bot(guild=int(guild))
+    trial = await deployment.start_bot(discord_guild=int(guild))
     assert commands[guild]
     trial.stop.set()
     await trial.task

@@ -33,7 +33,7 @@ async def test_a_mention_is_answered_in_a_new_thread(redis: Redis) -> None:
 
 
 async def test_a_mention_is_answered_by_a_reply_where_that_is_set(redis: Redis) -> None:
-    async with a_story(redis, answers="reply") as story:
+    async with a_story(redis, discord_answers="reply") as story:
         asked = await story.alice.send(story.general, f"{story.mention} hello")
         reply = await story.hears(story.general, "echo: hello")
         assert reply.reference is not None
@@ -48,12 +48,12 @@ async def test_a_conversation_goes_on_without_mentions_and_remembers(redis: Redi
         await story.hears(thread, "echo: one")
         await story.bob.send(thread, "two")
         await story.hears(thread, "echo: two")
-        [summary] = [found async for found in story.context.history.threads("discord")]
+        [summary] = [found async for found in story.context.stores.history.threads("discord")]
         assert summary.turns == 4
 
 
 async def test_where_mentions_are_asked_for_others_are_only_remembered(redis: Redis) -> None:
-    async with a_story(redis, followups="mention") as story:
+    async with a_story(redis, discord_followups="mention") as story:
         await story.alice.send(story.general, f"{story.mention} one")
         thread = await story.thread()
         await story.hears(thread, "echo: one")
@@ -61,7 +61,7 @@ async def test_where_mentions_are_asked_for_others_are_only_remembered(redis: Re
         await story.alice.send(thread, f"{story.mention} two")
         await story.hears(thread, "echo: two")
         assert "echo: psst" not in story.said(thread)
-        [summary] = [found async for found in story.context.history.threads("discord")]
+        [summary] = [found async for found in story.context.stores.history.threads("discord")]
         assert summary.turns == 5
 
 
@@ -72,7 +72,7 @@ async def test_a_direct_message_needs_no_mention(redis: Redis) -> None:
 
 
 async def test_earlier_messages_of_a_thread_are_read(redis: Redis) -> None:
-    async with a_story(redis, followups="mention") as story:
+    async with a_story(redis, discord_followups="mention") as story:
         started = await story.bob.send(story.general, "the moon is far")
         thread = await started.create_thread(name="the moon")
         await story.env.settle()
@@ -80,7 +80,7 @@ async def test_earlier_messages_of_a_thread_are_read(redis: Redis) -> None:
         await story.alice.send(story.general.threads[0], f"{story.mention} how far?")
         await story.hears(story.general.threads[0], "echo: how far?")
         key = ThreadKey("discord", str(story.guild.id), str(story.general.id), str(thread.id))
-        texts = [stored.turn.text for stored in await story.context.history.turns(key)]
+        texts = [stored.turn.text for stored in await story.context.stores.history.turns(key)]
         assert texts == ["the moon is far", "very far", "how far?", "echo: how far?"]
 
 
@@ -308,7 +308,7 @@ async def test_every_admin_command_answers_its_admin_alone(redis: Redis, locale:
             assert used.ephemeral
         audit = await carol.slash(story.general, "admin audit")
         await story.is_answered(audit, say("audit_nothing", locale))
-        [summary] = [found async for found in story.context.history.threads("discord")]
+        [summary] = [found async for found in story.context.stores.history.threads("discord")]
         assert summary.turns == 0
 
 
@@ -384,7 +384,7 @@ async def test_a_deleted_question_is_forgotten(redis: Redis) -> None:
         thread = await story.thread()
         await story.hears(thread, "echo: one")
         await story.alice.delete(asked)
-        [summary] = [found async for found in story.context.history.threads("discord")]
+        [summary] = [found async for found in story.context.stores.history.threads("discord")]
         assert summary.turns == 0
 
 
@@ -416,10 +416,10 @@ async def test_a_conversation_is_continued_from_a_message_in_a_new_thread(redis:
         await story.bob.send(branch, "three")
         await story.hears(branch, "echo: three")
         key = ThreadKey("discord", str(story.guild.id), str(story.general.id), str(branch.id))
-        texts = [s.turn.text for s in await story.context.history.turns(key)]
+        texts = [s.turn.text for s in await story.context.stores.history.turns(key)]
         assert texts == ["one", "echo: one", "three", "echo: three"]
         old = replace(key, thread=str(thread.id))
-        assert len(await story.context.history.turns(old)) == 4
+        assert len(await story.context.stores.history.turns(old)) == 4
         assert "echo: three" not in story.said(thread)
 
 
@@ -436,8 +436,8 @@ async def test_a_reply_in_the_channel_is_continued_in_a_thread(redis: Redis) -> 
 async def _is_recorded(story: Story, message: discord.Message) -> bool:
     """Whether the bot knows which reply a message of its own belongs to."""
     place = ThreadKey("discord", str(story.guild.id), str(story.general.id), "-")
-    found = await story.context.deliveries.locate(place, str(message.id))
-    return bool(found and len(await story.context.history.turns(found[0])) == 2)
+    found = await story.context.stores.deliveries.locate(place, str(message.id))
+    return bool(found and len(await story.context.stores.history.turns(found[0])) == 2)
 
 
 @pytest.mark.parametrize("where", ["a private thread", "a forum"])

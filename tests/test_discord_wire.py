@@ -472,7 +472,7 @@ async def test_replies_in_one_channel_share_its_limit(deployment: DiscordDeploym
         "edit": Limit(3, 1.0),
     }
     await deployment.start_core(tokens_per_second=400)
-    await deployment.start_bot(answers="reply")
+    await deployment.start_bot(discord_answers="reply")
     texts = [f"{number} {words(20)}" for number in range(6)]
     for number, text in enumerate(texts):
         person = p.user(f"70000000000000010{number}", f"P{number}")

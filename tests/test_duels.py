@@ -498,7 +498,7 @@ async def test_answers_too_long_for_one_message_have_their_own(stores: StoreFixt
     board = Board()
     platform = SimulatedPlatform(board, "slack", part_length=100)
     settings = RelaySettings(LANE, "bot", lease=0.4, take_over=0.05, access=EVERYBODY)
-    relay = Relay(platform, stores.queue, stores.history, stores.deliveries, settings)
+    relay = Relay(platform, stores.of_a_platform(), settings)
     stop = asyncio.Event()
     running = asyncio.create_task(relay.run(stop))
     receipt = await ask(stores)

@@ -67,9 +67,7 @@ async def a_relay(stores: StoreFixture, wire: Wire = at_once) -> AsyncIterator[t
     process_settings = RelaySettings(LANE, "bot", take_over=0.05, drain=0.05, access=EVERYBODY)
     relay = Relay(
         SimulatedPlatform(board, wire=wire),
-        stores.queue,
-        stores.history,
-        stores.deliveries,
+        stores.of_a_platform(),
         process_settings,
     )
     work = asyncio.create_task(relay.run(stop))

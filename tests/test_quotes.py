@@ -31,10 +31,8 @@ async def stores(redis: Redis) -> StoreFixture:
 def relay_over(stores: StoreFixture, board: Board | None = None) -> Relay:
     rulebook = RedisRules(stores.store, Policy())
     access = Access(rulebook, RedisAudit(stores.store), Policy(), stores.queue.cores)
-    ports = (stores.queue, stores.history, stores.deliveries)
-    return Relay(
-        SimulatedPlatform(board or Board()), *ports, RelaySettings(LANE, "one", access=access)
-    )
+    settings = RelaySettings(LANE, "one", access=access)
+    return Relay(SimulatedPlatform(board or Board()), stores.of_a_platform(), settings)
 
 
 def quote(turn: Turn | None = SAID) -> Quote:

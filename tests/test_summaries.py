@@ -390,9 +390,7 @@ async def test_a_summary_whose_process_died_is_removed_by_the_next(redis: Redis)
     assert (await stores.queue.submit(job, "dead")).outcome == "queued"
     board = Board()
     settings = RelaySettings(LANE, "next", take_over=0.02, access=EVERYBODY)
-    relay = Relay(
-        SimulatedPlatform(board, "slack"), stores.queue, stores.history, stores.deliveries, settings
-    )
+    relay = Relay(SimulatedPlatform(board, "slack"), stores.of_a_platform(), settings)
     stop = asyncio.Event()
     running = asyncio.create_task(relay.run(stop))
 

@@ -267,10 +267,9 @@ PLACE = ThreadKey("stand-in", "T1", "C1", "1.0")
 
 @asynccontextmanager
 async def relayed(stores: StoreFixture, board: Board) -> AsyncIterator[Relay]:
-    ports = (stores.queue, stores.history, stores.deliveries)
     relay = Relay(
         SimulatedPlatform(board, part_length=400),
-        *ports,
+        stores.of_a_platform(),
         RelaySettings(LANE, "one", take_over=0.05, access=EVERYBODY),
     )
     stop = asyncio.Event()

@@ -326,7 +326,7 @@ async def _check_prompt(
     stores: Stores, settings: Settings, place: Place, name: str, value: object
 ) -> None:
     """UsageError for a system prompt that takes more than half of what the model reads."""
-    one_off_jobs = OneOffJobs(stores.queue, stores.history, stores.deliveries, process_name())
+    one_off_jobs = OneOffJobs(stores, process_name())
     lane = (await stores.rulebook.rules(place.any_thread)).model or settings.job_lane
     count_tokens = partial(one_off_jobs.try_to_count_tokens, place.any_thread, "operator", lane)
     if warning := await check_prompt(name, value, count_tokens, "en"):

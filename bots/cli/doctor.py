@@ -26,7 +26,7 @@ from core.errors import OperatorError, StoreUnavailable, install_command
 from core.models import files
 from core.models.catalogue import EMBEDDED, find_model, model_directory
 from core.models.gguf import embedded_gguf
-from core.ports import Deliveries, History, JobQueue, Secrets
+from core.ports import ConversationStores, Secrets
 from core.queue_types import OPENED, Delivery, Submission
 from core.settings import Settings
 from core.types import Cancelled, Delta, Done, Failed, Started, ThreadKey, Turn
@@ -175,7 +175,7 @@ async def answer(settings: Settings, role: Role) -> Finding:
         async with open_stores(settings) as stores:
             if not await stores.queue.cores(lane):
                 return await _without_core(stores, lane, role)
-            test = SmokeTest(stores.queue, stores.history, stores.deliveries, lane)
+            test = SmokeTest(stores, lane)
             times = await test.run(ANSWER_SECONDS)
     except OperatorError:
         return Finding("answer", "warning", "not tried: Redis is down")
@@ -284,9 +284,7 @@ class Times:
 class SmokeTest:
     """One test message, and the stores that it passes through."""
 
-    queue: JobQueue
-    history: History
-    deliveries: Deliveries
+    stores: ConversationStores
     lane: str
 
     async def run(self, seconds: float) -> Times:
@@ -295,10 +293,10 @@ class SmokeTest:
         began = time.monotonic()
         turn = Turn("1", "user", PLATFORM, QUESTION, time.time())
         submission = Submission(thread, turn, addressed=True, lane=self.lane, alone=True)
-        receipt = await self.queue.submit(submission, PLATFORM)
+        receipt = await self.stores.queue.submit(submission, PLATFORM)
         times = Times(time.monotonic() - began)
         delivery = Delivery(receipt.job or "", thread, turn.id, PLATFORM, token=OPENED)
-        listening = asyncio.create_task(self.deliveries.listen(PLATFORM))
+        listening = asyncio.create_task(self.stores.deliveries.listen(PLATFORM))
         try:
             async with asyncio.timeout(seconds):
                 return await self._followed(delivery, times, began)
@@ -306,11 +304,11 @@ class SmokeTest:
             return Times(times.stored, fault=f"no reply in {seconds:g} s")
         finally:
             listening.cancel()
-            await self.history.discard(thread, turn, delivery.job)
+            await self.stores.history.discard(thread, turn, delivery.job)
 
     async def _followed(self, delivery: Delivery, times: Times, began: float) -> Times:
         claimed = first_text = None
-        async for event in self.deliveries.follow(delivery):
+        async for event in self.stores.deliveries.follow(delivery):
             now = time.monotonic() - began
             match event:
                 case Started():

@@ -81,19 +81,21 @@ class AdminCommandHandler:
         if not await self._is_allowed(interaction):
             return
         context = self._context
-        load = await within(context.queue.load(context.relay.settings.lane))
+        load = await within(context.stores.queue.load(context.relay.settings.lane))
         threads = await within(self._count_threads(str(interaction.guild_id)), MESSAGE_SECONDS)
         await context.tell(
             interaction,
             "status_line",
-            model=context.behaviour.model,
+            model=context.settings.job_lane,
             cores=load.cores,
             waiting=load.waiting,
             threads=threads,
         )
 
     async def _count_threads(self, guild: str) -> int:
-        spaces = [summary.thread.space async for summary in self._context.history.threads(PLATFORM)]
+        spaces = [
+            summary.thread.space async for summary in self._context.stores.history.threads(PLATFORM)
+        ]
         return spaces.count(guild)
 
     @app_commands.rename(rules=localized("cmd_rules"))

@@ -37,8 +37,7 @@ class Backfill:
 
     async def names(self, thread: ThreadKey) -> PlaceNames:
         """The names of a channel and of the bot; a direct message has none."""
-        user = self._client.user
-        bot = user.display_name if user else "Henji"
+        bot = convert.name_of_bot(self._client)
         if thread.space == DIRECT:
             return PlaceNames(thread.channel, bot)
         await self._api.acquire()

@@ -12,7 +12,7 @@ import structlog
 
 from bots.actions import Actions
 from bots.discord.client import HenjiClient
-from bots.discord.context import Behaviour, Context
+from bots.discord.context import Context
 from bots.discord.platform import DiscordPlatform
 from bots.discord.rate_limits import RateLimiter
 from bots.discord.settings import DiscordSettings
@@ -31,7 +31,6 @@ from bots.relay import Relay, RelaySettings
 from bots.summaries import Summarizer
 from core.errors import OperatorError
 from core.ports import Stores
-from core.types import ThreadKey
 
 log = structlog.get_logger()
 
@@ -40,29 +39,28 @@ def new_context(
     client: discord.Client,
     limiter: RateLimiter,
     stores: Stores,
-    behaviour: Behaviour,
+    settings: DiscordSettings,
     relay_settings: RelaySettings,
     clock: Callable[[], float] = time.time,
+    *,
+    reads: bool,
 ) -> Context:
-    """The context of one process. `client` sends the requests; tokens expire by `clock`."""
-
-    async def stop(thread: ThreadKey, job: str) -> bool:
-        return await stores.queue.cancel(thread, job)
-
-    platform = DiscordPlatform(client, limiter, stop, stores.history.takes_part, clock)
-    relay = Relay(platform, stores.queue, stores.history, stores.deliveries, relay_settings)
+    """The context of one process. `client` sends the requests; tokens expire by `clock`; `reads`:
+    the Message Content intent is granted."""
+    stop, takes_part = stores.queue.cancel, stores.history.takes_part
+    platform = DiscordPlatform(client, limiter, stop, takes_part, clock)
+    relay = Relay(platform, stores, relay_settings)
     actions = Actions(relay, stores)
     return Context(
-        behaviour,
+        settings,
+        reads,
         relay,
         actions,
         platform,
-        stores.queue,
-        stores.history,
-        stores.deliveries,
+        stores,
         platform.api,
         Summarizer(relay, actions, stores.history),
-        Guide(relay, actions, behaviour.retention_days),
+        Guide(relay, actions, settings.retention_days),
     )
 
 
@@ -70,15 +68,13 @@ async def serve(
     settings: DiscordSettings, stores: Stores, relay_settings: RelaySettings, stop: asyncio.Event
 ) -> None:
     """Serve Discord until `stop` is set; UsageError or OperatorError where Discord refuses."""
-    token = settings.token()
     use_server(settings.discord_api_url, settings.discord_gateway_url)
-    account = await check_account(token, settings.discord_message_content)
+    account = await check_account(settings.token(), settings.discord_message_content)
     log.info("discord", name=account.name, reads=account.reads, invite=invitation(account.app))
     if account.warning:
         log.warning(account.warning)
     plan = shard_plan(settings, account, relay_settings.holder)
-    behaviour = behaviour_of(settings, account)
-    await run(token, account, stores, behaviour, relay_settings, plan, stop)
+    await run(settings, account, stores, relay_settings, plan, stop)
 
 
 def shard_plan(settings: DiscordSettings, account: Account, holder: str) -> ShardPlan:
@@ -87,35 +83,21 @@ def shard_plan(settings: DiscordSettings, account: Account, holder: str) -> Shar
     return ShardPlan(count, settings.discord_most_shards or count, holder)
 
 
-def behaviour_of(settings: DiscordSettings, account: Account) -> Behaviour:
-    """How the bot behaves, from the settings and from what Discord grants."""
-    return Behaviour(
-        model=settings.job_lane,
-        answers=settings.discord_answers,
-        followups=settings.discord_followups,
-        reads=account.reads,
-        locale=settings.locale,
-        retention_days=settings.retention_days,
-        roles=frozenset(map(int, settings.discord_roles)),
-        guild=settings.discord_guild,
-    )
-
-
 async def run(
-    token: str,
+    settings: DiscordSettings,
     account: Account,
     stores: Stores,
-    behaviour: Behaviour,
     relay_settings: RelaySettings,
     plan: ShardPlan,
     stop: asyncio.Event,
 ) -> None:
     """Serve Discord until `stop` is set; OperatorError, one sentence, where Discord refuses."""
     silence_logs()
+    token = settings.token()
     limiter = RateLimiter()
     sender = HenjiClient(limiter, reads=account.reads)
     sender.registers = False
-    context = new_context(sender, limiter, stores, behaviour, relay_settings)
+    context = new_context(sender, limiter, stores, settings, relay_settings, reads=account.reads)
 
     def connect(shard: int) -> HenjiClient:
         client = HenjiClient(limiter, reads=account.reads, shard=shard, shards=plan.count)

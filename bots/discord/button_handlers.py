@@ -14,7 +14,7 @@ from bots.actions import Outcome
 from bots.discord import components, convert
 from bots.discord.api import MODAL
 from bots.discord.components import ButtonId
-from bots.discord.context import Context, actor_of, is_user_installed, needs_token, within
+from bots.discord.context import Context, actor_of, within
 from bots.discord.convert import Interaction
 from bots.discord.replies import ReplyAddress
 from bots.discord.summaries import SummaryHandler
@@ -110,16 +110,9 @@ class ButtonHandlers:
         """A public message is edited as such; only this press's token reaches a private one."""
         locale, message = self._context.locale_of(interaction), interaction.message
         private = bool(message and message.flags.ephemeral)
-        token_only = needs_token(interaction)
-        if not private and not token_only:
+        if not private and not convert.needs_token(interaction):
             return ReplyAddress(channel=str(interaction.channel_id or ""), locale=locale)
-        address = convert.token_address(
-            interaction,
-            locale,
-            private=private,
-            token_only=token_only,
-            limited=is_user_installed(interaction),
-        )
+        address = convert.token_address(interaction, locale, private=private)
         return replace(address, original=str(message.id) if message else "")
 
     async def _ask_for_reason(self, interaction: Interaction, button: ButtonId) -> None:

@@ -60,7 +60,7 @@ class CatchUp:
         """This shard's recently active threads."""
         found = 0
         since = time.time() - MAX_AGE
-        async for summary in self._context.history.threads(PLATFORM, since):
+        async for summary in self._context.stores.history.threads(PLATFORM, since):
             if found < MAX_THREADS and self._is_of_this_shard(summary.thread.space):
                 found += 1
                 yield summary
@@ -93,7 +93,7 @@ class CatchUp:
         may have been missed.
         """
         newest = time_snowflake(datetime.fromtimestamp(until, UTC))
-        turns = [stored.turn for stored in await self._context.history.turns(summary.thread)]
+        turns = [stored.turn for stored in await self._context.stores.history.turns(summary.thread)]
         known = sorted(int(turn.id) for turn in turns if turn.role == "user")
         before = [ident for ident in known if ident <= newest] or known[:1]
         since = datetime.fromtimestamp(summary.last_at - CLOCK_SKEW, UTC)

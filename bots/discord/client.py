@@ -112,7 +112,7 @@ class HenjiClient(discord.Client):
         """Register the commands. Mentions are answered even where Discord refuses it."""
         if not self.registers:
             return
-        guild = self._context.behaviour.guild
+        guild = self._context.settings.discord_guild
         where = discord.Object(guild) if guild else None
         try:
             await self.tree.set_translator(CommandTranslator())
@@ -126,7 +126,7 @@ class HenjiClient(discord.Client):
         """Remove commands that were registered in one guild while the bot was tried there: people
         would see each of them twice.
         """
-        if self._context.behaviour.guild is not None or self._removed_guild_commands:
+        if self._context.settings.discord_guild is not None or self._removed_guild_commands:
             return
         self._removed_guild_commands = True
         app = self.application_id or 0

@@ -16,15 +16,7 @@ from bots.attachments import clean_name, is_question
 from bots.choices import ChoiceKind
 from bots.discord import convert
 from bots.discord.admin_commands import admin_group
-from bots.discord.context import (
-    Context,
-    actor_of,
-    conversations,
-    is_user_installed,
-    localized,
-    needs_token,
-    within,
-)
+from bots.discord.context import Context, actor_of, conversations, localized, within
 from bots.discord.convert import Interaction
 from bots.discord.extract import file_of_attachment, files_of
 from bots.discord.platform import MESSAGE_LENGTH
@@ -119,7 +111,7 @@ class CommandHandler:
         person = str(interaction.user.id)
         source = InteractionSource(self._context, interaction)
         here = conversations(interaction)[0]
-        if parent is None or needs_token(interaction):
+        if parent is None or convert.needs_token(interaction):
             await self._context.tell(interaction, "branch_not_here")
         elif isinstance(interaction.channel, discord.Thread) and interaction.channel.is_private():
             await self._context.tell(interaction, "branch_private")
@@ -173,10 +165,10 @@ class CommandHandler:
             await self._context.tell(interaction, "branch_told", link=f"<#{root}>")
 
     def _said_in_branch(self, interaction: Interaction, outcome: Outcome, locale: str) -> str:
-        said, user = outcome.sentence(locale), interaction.client.user
-        if not outcome.done or self._context.behaviour.reads:
+        said = outcome.sentence(locale)
+        if not outcome.done or self._context.reads:
             return said
-        mention = f"@{user.display_name if user else 'Henji'}"
+        mention = f"@{convert.name_of_bot(interaction.client)}"
         return f"{said} {say('branch_how', locale, mention=mention)}"
 
     async def help(self, interaction: Interaction) -> None:
@@ -254,10 +246,9 @@ class CommandHandler:
 
     def _greeting(self, interaction: Interaction, locale: str) -> str:
         """The first message in a thread: how to continue, where the bot reads only mentions."""
-        if self._context.behaviour.reads:
+        if self._context.reads:
             return say("prompt_greeting", locale)
-        user = interaction.client.user
-        return say("chat_mention", locale, mention=f"@{user.display_name if user else 'Henji'}")
+        return say("chat_mention", locale, mention=f"@{convert.name_of_bot(interaction.client)}")
 
     # -- /reset, /stop, /regenerate ---------------------------------------------------------------
 
@@ -283,7 +274,7 @@ class CommandHandler:
         reply = await within(self._context.actions.newest_reply(threads))
         if reply is None:
             await self._context.tell(interaction, "nothing_to_regenerate")
-        elif ReplyAddress.unpack(reply.note).private or needs_token(interaction):
+        elif ReplyAddress.unpack(reply.note).private or convert.needs_token(interaction):
             await self._regenerate_by_token(interaction, reply)
         else:
             outcome = await within(
@@ -295,14 +286,11 @@ class CommandHandler:
 
     async def _regenerate_by_token(self, interaction: Interaction, reply: Delivery) -> None:
         """Regenerate as this command's answer: the old message is out of reach."""
-        private = ReplyAddress.unpack(reply.note).private
-        address = convert.token_address(
-            interaction,
+        private, locale = (
+            ReplyAddress.unpack(reply.note).private,
             self._context.locale_of(interaction),
-            private=private,
-            token_only=needs_token(interaction),
-            limited=is_user_installed(interaction),
         )
+        address = convert.token_address(interaction, locale, private=private)
         tokens = self._context.platform.tokens
         with tokens.acknowledging(interaction.token) as acknowledgement:
             work = self._context.actions.regenerate(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import discord
 import structlog
@@ -22,6 +22,7 @@ from bots.discord.api import MESSAGE, DiscordApi, message_body
 from bots.discord.components import Component
 from bots.discord.convert import Interaction
 from bots.discord.platform import MESSAGE_LENGTH, DiscordPlatform
+from bots.discord.settings import DiscordSettings
 from bots.guide import Guide
 from bots.platform import Incoming
 from bots.relay import Relay
@@ -29,7 +30,7 @@ from bots.strings import about, locale_for, say
 from bots.strings.en import ENGLISH
 from bots.summaries import Summarizer
 from core.errors import StoreUnavailable
-from core.ports import Deliveries, History, JobQueue
+from core.ports import Stores
 from core.queue_types import Place, Receipt
 from core.types import ThreadKey
 
@@ -48,34 +49,16 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Behaviour:
-    """How the bot behaves on Discord."""
-
-    model: str
-    """The model's name, for people."""
-    answers: convert.Answers = "thread"
-    followups: Literal["auto", "always", "alone", "mention"] = "auto"
-    reads: bool = True
-    """The Message Content intent is granted: messages that do not mention the bot have text."""
-    locale: str = "auto"
-    retention_days: float = 30.0
-    roles: frozenset[int] = frozenset()
-    """Roles whose mention addresses the bot, beside its own."""
-    guild: int | None = None
-    """Register the commands in this guild alone."""
-
-
-@dataclass(frozen=True, slots=True)
 class Context:
     """The objects that the handlers share."""
 
-    behaviour: Behaviour
+    settings: DiscordSettings
+    reads: bool
+    """The Message Content intent is granted: messages that do not mention the bot have text."""
     relay: Relay
     actions: Actions
     platform: DiscordPlatform
-    queue: JobQueue
-    history: History
-    deliveries: Deliveries
+    stores: Stores
     api: DiscordApi
     summarizer: Summarizer
     guide: Guide
@@ -83,16 +66,21 @@ class Context:
     messages: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_MESSAGES))
     """Messages use few places, because commands must be acknowledged in time."""
 
+    @property
+    def roles(self) -> frozenset[int]:
+        """Roles whose mention addresses the bot, beside its own."""
+        return frozenset(map(int, self.settings.discord_roles))
+
     # -- answers to one person --------------------------------------------------------------------
 
     def locale_of(self, interaction: Interaction) -> str:
-        return locale_for(self.behaviour.locale, told=str(interaction.locale))
+        return locale_for(self.settings.locale, told=str(interaction.locale))
 
     def locale_in(self, message: discord.Message) -> str:
         """The guild's language: Discord does not send the author's. Few guilds set one."""
         guild = message.guild.preferred_locale if message.guild else None
         told = "ja" if guild is discord.Locale.japanese else ""
-        return locale_for(self.behaviour.locale, told, message.content)
+        return locale_for(self.settings.locale, told, message.content)
 
     async def tell(self, interaction: Interaction, key: str, **values: object) -> None:
         """Answer an interaction with a sentence that only its person sees."""
@@ -173,15 +161,7 @@ class Context:
     ) -> None:
         """Take a command's question: store it, then acknowledge."""
         locale = self.locale_of(interaction)
-        incoming = convert.incoming_command(
-            interaction,
-            text,
-            locale,
-            private=private,
-            user_installed=is_user_installed(interaction),
-            token_only=needs_token(interaction),
-            files=files,
-        )
+        incoming = convert.incoming_command(interaction, text, locale, private=private, files=files)
         if not incoming.asks:
             await self.tell(interaction, "nothing_asked_here")
             return
@@ -245,7 +225,7 @@ def conversations(interaction: Interaction) -> list[ThreadKey]:
 
 def _guild_of(interaction: Interaction) -> int | None:
     """The guild that a person's conversation belongs to; None: it is theirs alone."""
-    return None if is_user_installed(interaction) else interaction.guild_id
+    return None if convert.is_user_installed(interaction) else interaction.guild_id
 
 
 def localized(key: str) -> locale_str:
@@ -285,27 +265,3 @@ def may_manage(interaction: Interaction) -> bool:
     each command checks again.
     """
     return interaction.guild_id is not None and interaction.permissions.manage_guild
-
-
-def is_user_installed(interaction: Interaction) -> bool:
-    """Whether the bot is installed for the person alone, not in the server where it was used."""
-    if interaction.guild_id is not None:
-        return interaction.is_user_integration() and not interaction.is_guild_integration()
-    return interaction.context.private_channel is True
-
-
-def needs_token(interaction: Interaction) -> bool:
-    """Whether the bot can write there only with the interaction's token."""
-    if is_user_installed(interaction):
-        return True
-    if interaction.guild_id is None:
-        return False
-    bot = interaction.app_permissions
-    in_thread = isinstance(interaction.channel, discord.Thread)
-    may_send = bot.send_messages_in_threads if in_thread else bot.send_messages
-    return not (bot.view_channel and may_send) or is_locked(interaction.channel, bot)
-
-
-def is_locked(channel: object, bot: discord.Permissions) -> bool:
-    """Whether a channel is a locked thread, in which the bot cannot write."""
-    return isinstance(channel, discord.Thread) and channel.locked and not bot.manage_threads

@@ -65,6 +65,11 @@ def bot_in(
     )
 
 
+def name_of_bot(client: discord.Client) -> str:
+    """The bot's name; "Henji" before the client has logged in."""
+    return client.user.display_name if client.user else "Henji"
+
+
 def bot_of(user: int, guild: discord.Guild | None, roles: frozenset[int] = frozenset()) -> Bot:
     own = guild.self_role if guild else None
     return Bot(user, roles | {own.id} if own else roles)
@@ -401,18 +406,16 @@ def incoming_command(
     locale: str,
     *,
     private: bool = False,
-    user_installed: bool = False,
-    token_only: bool = False,
     files: tuple[File, ...] = (),
 ) -> Incoming:
     """A command as the relay takes it.
 
-    `user_installed`: the bot is installed for the person alone. The conversation is kept apart from
-    the channel's then, as a private one is, and counts as one in direct messages: each of the
-    person's servers would give them another quota, and none knows their roles.
-    `token_only`: the bot can write there only with the interaction's token.
+    Where the bot is installed for the person alone, the conversation is kept apart from the
+    channel's, as a private one is, and counts as one in direct messages: each of the person's
+    servers would give them another quota, and none knows their roles.
     """
     here, person = interaction.channel, interaction.user.id
+    user_installed = is_user_installed(interaction)
     guild = None if user_installed else interaction.guild_id
     thread = thread_in(guild, here, person, private=private or user_installed)
     turn = Turn(
@@ -423,14 +426,12 @@ def incoming_command(
         at=interaction.created_at.timestamp(),
         name=interaction.user.display_name,
     )
-    address = token_address(
-        interaction, locale, private=private, token_only=token_only, limited=user_installed
-    )
+    address = token_address(interaction, locale, private=private)
     past = not is_personal(thread)
     return Incoming(
         thread, turn, addressed=True, note=address.pack(), has_past=past, alone=True,
         roles=roles_of(interaction.user), interactive=True, files=(*files, *links_in(text)),
-        can_vote=not (private or token_only or user_installed),
+        can_vote=not (private or address.token_only),
     )  # fmt: skip
 
 
@@ -446,14 +447,7 @@ def text_in(interaction: Interaction, text: str) -> str:
     return readable(text, bot_in(interaction.client, interaction.guild), name)
 
 
-def token_address(
-    interaction: Interaction,
-    locale: str,
-    *,
-    private: bool = False,
-    token_only: bool = False,
-    limited: bool = False,
-) -> ReplyAddress:
+def token_address(interaction: Interaction, locale: str, *, private: bool) -> ReplyAddress:
     """The address of a reply to an interaction, with its token."""
     return ReplyAddress(
         channel=str(interaction.channel_id or ""),
@@ -461,7 +455,31 @@ def token_address(
         token=interaction.token,
         until=interaction.expires_at.timestamp(),
         private=private,
-        token_only=token_only,
-        limited=limited,
+        token_only=needs_token(interaction),
+        limited=is_user_installed(interaction),
         locale=locale,
     )
+
+
+def is_user_installed(interaction: Interaction) -> bool:
+    """Whether the bot is installed for the person alone, not in the server where it was used."""
+    if interaction.guild_id is not None:
+        return interaction.is_user_integration() and not interaction.is_guild_integration()
+    return interaction.context.private_channel is True
+
+
+def needs_token(interaction: Interaction) -> bool:
+    """Whether the bot can write there only with the interaction's token."""
+    if is_user_installed(interaction):
+        return True
+    if interaction.guild_id is None:
+        return False
+    bot = interaction.app_permissions
+    in_thread = isinstance(interaction.channel, discord.Thread)
+    may_send = bot.send_messages_in_threads if in_thread else bot.send_messages
+    return not (bot.view_channel and may_send) or is_locked(interaction.channel, bot)
+
+
+def is_locked(channel: object, bot: discord.Permissions) -> bool:
+    """Whether a channel is a locked thread, in which the bot cannot write."""
+    return isinstance(channel, discord.Thread) and channel.locked and not bot.manage_threads

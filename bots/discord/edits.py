@@ -33,13 +33,13 @@ class EditHandler:
         """A message has other words or files; a link preview that appears in it is no edit."""
         message = event.message
         revision = convert.revision_of(message)
-        bot = convert.bot_in(self._client, message.guild, self._context.behaviour.roles)
+        bot = convert.bot_in(self._client, message.guild, self._context.roles)
         if not revision or message.author.id == bot.user:
             return
         thread = convert.thread_of(message, self._messages.answers_in(message))
-        found = await self._context.deliveries.locate(thread, str(message.id))
+        found = await self._context.stores.deliveries.locate(thread, str(message.id))
         known = found is not None or convert.may_be_known(message, bot)
-        if not known and not await self._context.deliveries.quoting(thread, str(message.id)):
+        if not known and not await self._context.stores.deliveries.quoting(thread, str(message.id)):
             return
         where, ident = found[0] if found else thread, str(message.id)
         author = self._messages.author_of(message)
@@ -72,29 +72,29 @@ class EditHandler:
         """A question, the thread that it may have opened, or a reply that found no thread."""
         thread = ThreadKey(place.platform, place.space, place.channel, message)
         beside = f"{place.channel}{ELSEWHERE}{message}"
-        found = await self._context.deliveries.locate(thread, beside)
+        found = await self._context.stores.deliveries.locate(thread, beside)
         await self._forget(thread, beside if found else message)
 
     async def _forget(self, thread: ThreadKey, message: str) -> None:
-        found = await self._context.deliveries.locate(thread, message)
+        found = await self._context.stores.deliveries.locate(thread, message)
         await self._context.relay.deleted(thread, message)
         if found:
-            open_jobs = await self._context.queue.open_jobs(found[0])
+            open_jobs = await self._context.stores.queue.open_jobs(found[0])
             await self._context.platform.withdraw(found[0], found[1], open_jobs)
 
     async def on_thread_deleted(self, event: discord.RawThreadDeleteEvent) -> None:
         guild, parent, ident = str(event.guild_id), str(event.parent_id), str(event.thread_id)
         thread = ThreadKey(PLATFORM, guild, parent, ident)
-        if await self._context.history.takes_part(thread):
+        if await self._context.stores.history.takes_part(thread):
             await self._context.relay.thread_deleted(thread, "discord")
 
     async def on_channel_deleted(self, channel: discord.abc.GuildChannel) -> None:
         place = Place(PLATFORM, str(channel.guild.id), str(channel.id))
-        await self._context.history.reset_place(place, "discord")
+        await self._context.stores.history.reset_place(place, "discord")
 
     async def on_removed_from(self, guild: discord.Guild) -> None:
         """The bot was removed from a guild, or the guild was deleted."""
-        await self._context.history.reset_place(Place(PLATFORM, str(guild.id)), "discord")
+        await self._context.stores.history.reset_place(Place(PLATFORM, str(guild.id)), "discord")
 
     async def _place(self, channel: int, guild: int | None) -> ThreadKey | None:
         """The thread of a channel's id; for an ordinary channel, nobody's (``@0``)."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import discord
@@ -15,15 +16,14 @@ from bots.attachments import names_of
 from bots.discord import convert
 from bots.discord.api import nonce_for
 from bots.discord.backfill import parsed
-from bots.discord.context import Context, is_locked, within
+from bots.discord.context import Context, within
 from bots.discord.error_codes import LOCKED, MISSING_PERMISSIONS, is_final, reason_for
-from bots.discord.proxies import Proxies
 from bots.discord.replies import ReplyAddress
 from bots.platform import Incoming
 from bots.strings import say
 from core.errors import StoreUnavailable
 from core.queue_types import Receipt
-from core.types import Job, ThreadKey, Turn
+from core.types import Bounded, Job, ThreadKey, Turn
 
 log = structlog.get_logger()
 
@@ -67,7 +67,7 @@ class MessageHandler:
         """Remove the reply to a message, as soon as no process writes to it any more."""
         thread = convert.thread_of(message, self.answers_in(message))
         job = Job.id_for(thread, str(message.id), "")
-        deliveries = self._context.deliveries
+        deliveries = self._context.stores.deliveries
         for _ in range(int(REMOVED_WITHIN / REMOVED_CHECK)):
             if await deliveries.closed(thread, job):
                 break
@@ -80,7 +80,7 @@ class MessageHandler:
     async def on_thread(self, thread: discord.Thread) -> None:
         """A thread was made. If it was made from a message, its title alone may ask the bot, about
         that message; no other event has the title."""
-        bot = convert.bot_in(self._client, thread.guild, self._context.behaviour.roles)
+        bot = convert.bot_in(self._client, thread.guild, self._context.roles)
         if thread.owner_id == bot.user or not convert.names_bot(thread, bot):
             return
         if isinstance(thread.parent, discord.ForumChannel):
@@ -157,7 +157,7 @@ class MessageHandler:
             await self._reply(message, "store_down")
         elif receipt.outcome == "queued" and receipt.new_thread and message.guild is None:
             await self._greet(message, incoming)
-        elif receipt.outcome == "queued" and not self._context.behaviour.reads:
+        elif receipt.outcome == "queued" and not self._context.reads:
             await self._say_to_mention_again(message, incoming, receipt)
 
     async def _greet(self, message: discord.Message, incoming: Incoming) -> None:
@@ -176,7 +176,7 @@ class MessageHandler:
         channel.
         """
         channel, guild = message.channel, message.guild
-        wanted = self._context.behaviour.answers
+        wanted = self._context.settings.discord_answers
         if not isinstance(channel, discord.TextChannel) or guild is None or guild.me is None:
             return "reply" if guild is not None else wanted
         bot = channel.permissions_for(guild.me)
@@ -189,7 +189,7 @@ class MessageHandler:
         original: discord.Message | None,
         answers: convert.Answers | None = None,
     ) -> Incoming | None:
-        bot = convert.bot_in(self._client, message.guild, self._context.behaviour.roles)
+        bot = convert.bot_in(self._client, message.guild, self._context.roles)
         locale = self._context.locale_in(message)
         answers = answers or self.answers_in(message)
         return convert.incoming(message, bot, answers, locale, original)
@@ -203,7 +203,7 @@ class MessageHandler:
         guild = message.guild.id if message.guild else None
         own = convert.thread_in(guild, message.channel, int(incoming.turn.author))
         try:
-            found = await within(self._context.deliveries.locate(own, str(answered.id)))
+            found = await within(self._context.stores.deliveries.locate(own, str(answered.id)))
         except StoreUnavailable:
             return incoming
         if found is None or found[0] != own:
@@ -212,16 +212,18 @@ class MessageHandler:
 
     async def _is_follow_up(self, message: discord.Message, incoming: Incoming) -> bool:
         """Whether a message without a mention continues a conversation with the bot."""
-        bot = convert.bot_in(self._client, message.guild, self._context.behaviour.roles)
+        bot = convert.bot_in(self._client, message.guild, self._context.roles)
         own = isinstance(message.channel, discord.Thread) and message.channel.owner_id == bot.user
-        usual = self._context.behaviour.followups
+        usual = self._context.settings.discord_followups
         if usual == "auto":
             usual = "always" if own else "alone"
         if not incoming.asks:
             return False
         try:
             rule = await self._context.relay.follow_ups(incoming.thread, usual)
-            if not own and not await within(self._context.history.takes_part(incoming.thread)):
+            if not own and not await within(
+                self._context.stores.history.takes_part(incoming.thread)
+            ):
                 return False
             turns = await self._turns(incoming.thread) if rule == "alone" else ()
         except StoreUnavailable:
@@ -230,11 +232,11 @@ class MessageHandler:
         return is_follow_up(rule, incoming.turn.author, turns, to_others=to_others)
 
     async def _turns(self, thread: ThreadKey) -> Sequence[Turn]:
-        return [stored.turn for stored in await within(self._context.history.turns(thread))]
+        return [stored.turn for stored in await within(self._context.stores.history.turns(thread))]
 
     def _lacks_thread_permission(self, message: discord.Message) -> bool:
         """Whether the reply stays in the channel only because the bot may not open threads."""
-        wanted = self._context.behaviour.answers
+        wanted = self._context.settings.discord_answers
         return isinstance(message.channel, discord.TextChannel) and (
             self.answers_in(message) != wanted == "thread"
         )
@@ -250,9 +252,8 @@ class MessageHandler:
                 return
             if user is not None and thread.owner_id == user.id:  # said when it was opened
                 return
-        text = say(
-            "mention_again", address.locale, mention=f"@{user.display_name if user else 'Henji'}"
-        )
+        mention = f"@{convert.name_of_bot(self._client)}"
+        text = say("mention_again", address.locale, mention=mention)
         try:
             if address.opens:
                 channel = incoming.thread.channel
@@ -294,7 +295,7 @@ def obstacle(message: discord.Message) -> int | None:
     may_send = bot.send_messages_in_threads if in_thread else bot.send_messages
     if not (may_send and bot.view_channel):
         return MISSING_PERMISSIONS
-    return LOCKED if is_locked(channel, bot) else None
+    return LOCKED if convert.is_locked(channel, bot) else None
 
 
 @dataclass(slots=True)
@@ -327,3 +328,87 @@ class ChannelOrder:
             queue.length -= 1
             if not queue.length:
                 del self._queues[channel]
+
+
+# -- proxies --------------------------------------------------------------------------------------
+
+WINDOW = 15.0
+"""Seconds between an original, its copy and its deletion."""
+KEPT = 256
+
+
+class Proxies:
+    """The newest messages of people and of webhooks, until they are matched.
+
+    A proxy such as PluralKit posts a person's words by a webhook, under another name, and deletes
+    the original; either can arrive first. A webhook's message is a person's only if that person's
+    own message with these words was deleted in the same channel within a few seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._originals: Bounded[int, tuple[float, discord.Message]] = Bounded(KEPT)
+        self._copies: Bounded[int, tuple[float, discord.Message]] = Bounded(KEPT)
+        self._deleted: Bounded[int, None] = Bounded(KEPT)
+        self._authors: Bounded[int, discord.abc.User] = Bounded(KEPT)
+        """Copy -> who wrote its original."""
+
+    def written(self, message: discord.Message) -> None:
+        """A person wrote a message."""
+        self._originals[message.id] = (self._clock(), message)
+
+    def posted(self, message: discord.Message) -> discord.Message | None:
+        """A webhook posted a message: the deleted original that it is a copy of, if known."""
+        for ident in reversed(self._deleted):
+            original = self._recent(self._originals, ident)
+            if original is not None and _is_copy(message, original):
+                self._match(message, original)
+                return original
+        self._copies[message.id] = (self._clock(), message)
+        return None
+
+    def may_be_copy(self, message: discord.Message) -> bool:
+        """Whether a webhook's message is a copy of one that may yet be deleted."""
+        recent = (self._recent(self._originals, ident) for ident in self._originals)
+        return any(original and _is_copy(message, original) for original in recent)
+
+    def deleted(self, ident: int) -> tuple[discord.Message, discord.Message] | None:
+        """A message was deleted: its copy and the message itself, if the copy is there already."""
+        original = self._recent(self._originals, ident)
+        if original is None:
+            return None
+        for copy in reversed(self._copies):
+            found = self._recent(self._copies, copy)
+            if found is not None and _is_copy(found, original):
+                del self._copies[copy]
+                self._match(found, original)
+                return found, original
+        self._deleted[ident] = None
+        return None
+
+    def _recent(
+        self, kept: Bounded[int, tuple[float, discord.Message]], ident: int
+    ) -> discord.Message | None:
+        at, message = kept.get(ident, (0.0, None))
+        return message if self._clock() - at < WINDOW else None
+
+    def author_of(self, copy: int) -> discord.abc.User | None:
+        """The person that a message was posted for; None for any other message."""
+        return self._authors.get(copy)
+
+    def _match(self, copy: discord.Message, original: discord.Message) -> None:
+        self._authors[copy.id] = original.author
+        self._deleted.pop(original.id, None)
+        self._originals.pop(original.id, None)
+
+
+def _is_copy(copy: discord.Message, original: discord.Message) -> bool:
+    """Whether a message has an original's words, without the mark that the proxy acts upon; or its
+    files, where it has no words."""
+    words, files = copy.content.strip(), [file.filename for file in copy.attachments]
+    if copy.channel.id != original.channel.id:
+        return False
+    if words:
+        same = set(copy.raw_mentions) == set(original.raw_mentions)
+        return same and words in original.content
+    return bool(files) and files == [file.filename for file in original.attachments]

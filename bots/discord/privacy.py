@@ -44,7 +44,7 @@ class Privacy:
     async def show(self, interaction: Interaction) -> None:
         """Say which data is stored, with buttons to export and forget it."""
         locale = self._context.locale_of(interaction)
-        days = f"{self._context.behaviour.retention_days:g}"
+        days = f"{self._context.settings.retention_days:g}"
         export = button(EXPORT, say("export_button", locale))
         forget = button(FORGET, say("forget_button", locale), DANGER)
         hosts = await self._context.model_hosts(interaction)
@@ -96,7 +96,7 @@ class Privacy:
         rows: list[Mapping[str, object]] = [
             {"thread": str(thread), **asdict(stored.turn)}
             for place in _places(interaction)
-            async for thread, stored in self._context.history.export(place, person)
+            async for thread, stored in self._context.stores.history.export(place, person)
         ]
         actor, places = actor_of(interaction), _places(interaction)
         rows += await self._context.actions.kept_of(actor, places)

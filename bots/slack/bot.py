@@ -97,7 +97,7 @@ def new_context(
         api, backfill, stores.history, settings.job_lane, streaming=settings.slack_streaming
     )
     relay_settings = replace(relay_settings, strangers=settings.slack_strangers)
-    relay = Relay(platform, stores.queue, stores.history, stores.deliveries, relay_settings)
+    relay = Relay(platform, stores, relay_settings)
     actions = Actions(relay, stores)
     return Context(
         relay=relay,

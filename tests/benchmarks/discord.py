@@ -31,7 +31,7 @@ from core.models.catalogue import CATALOGUE
 from core.worker import Worker, WorkerSettings
 from tests.benchmarks.server import plain_server
 from tests.local_discord import payloads as p
-from tests.local_discord.deployment import BEHAVIOUR, LANE, DiscordDeployment
+from tests.local_discord.deployment import LANE, DiscordDeployment, bot_settings
 from tests.local_discord.server import TOKEN, LocalDiscord
 from tests.open_access import EVERYBODY, OPEN_RULES
 from tests.store_fixture import StoreFixture
@@ -205,7 +205,7 @@ async def be_adapter(api: str, gateway: str, url: str) -> None:
             RelaySettings(lane=LANE, holder="bench", access=EVERYBODY),
         )
         freeze_loaded()  # as `henji discord` does
-        await bot.run(TOKEN, seen, stores, BEHAVIOUR, relay, plan, asyncio.Event())
+        await bot.run(bot_settings(), seen, stores, relay, plan, asyncio.Event())
 
 
 async def be_core(url: str, pace: float) -> None:

@@ -17,6 +17,7 @@ from core.access_policy import Asker
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.models.catalogue import CATALOGUE
+from core.ports import ConversationStores
 from core.queue_types import Regeneration
 from core.types import ThreadKey, Turn
 from core.worker import Worker
@@ -73,9 +74,7 @@ async def adapter(name: str, url: str, socket: str) -> None:
     line = Line(reader, writer, answer)
     relay = Relay(
         RemotePlatform(line, PLATFORM),
-        RedisQueue(store),
-        RedisHistory(store),
-        KeptEvents(store),
+        ConversationStores(RedisQueue(store), RedisHistory(store), KeptEvents(store)),
         process_settings,
     )
     working = asyncio.create_task(relay.run(asyncio.Event()))

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from bots import relay as relays
 from bots.access import Access
@@ -22,7 +22,7 @@ from core.access_policy import Asker, Policy
 from core.dialogue import Dialogue
 from core.errors import StoreUnavailable
 from core.models.catalogue import CATALOGUE
-from core.ports import Deliveries, History, JobQueue, RuleBook
+from core.ports import ConversationStores, RuleBook
 from core.queue_types import Delivery, Place, Receipt, Regeneration
 from core.types import VERDICTS, Done, Job, ReplyEvent, ThreadKey, Turn, Verdict
 from core.worker import Worker
@@ -300,13 +300,16 @@ class Schedule:
 
     def _start_core(self, kind: str, lane: str, word: str) -> None:
         process = self._process(kind)
-        queue, history, _ = self._ports(process)
+        stores = self._stores(process)
         process_settings = workers.WorkerSettings(
             lane, process.name, lease=LEASE, renew=0.08, sweep=0.15, announced_for=0.8,
             publish=0.02, idle=0.1, retry=0.05,
         )  # fmt: skip
         engine = RecordingEngine(self.random.choice((0, 300)), self.prompts, word)
-        ports, rulebook = recorded(self.prompts, queue, history), self._rulebook(process)
+        ports, rulebook = (
+            recorded(self.prompts, stores.queue, stores.history),
+            self._rulebook(process),
+        )
         worker = Worker(*ports, engine, DIALOGUE, process_settings, rulebook=rulebook)
         process.start(worker.run(asyncio.Event()))
 
@@ -319,15 +322,15 @@ class Schedule:
         simulated = SimulatedPlatform(
             self.board, self.platform, 100, CALL_SECONDS, process.platform
         )
-        relay = Relay(simulated, *self._ports(process), process_settings)
+        relay = Relay(simulated, self._stores(process), process_settings)
         self.adapters = [a for a in self.adapters if not a.process.dead]
         self.adapters.append(Adapter(process, relay))
         process.start(relay.run(asyncio.Event()))
 
-    def _ports(self, process: Process) -> tuple[JobQueue, History, Deliveries]:
+    def _stores(self, process: Process) -> ConversationStores:
         ports = (RedisQueue(self.store), RedisHistory(self.store), KeptEvents(self.store))
-        queue, history, deliveries = (Gated(port, process) for port in ports)
-        return cast("JobQueue", queue), cast("History", history), cast("Deliveries", deliveries)
+        gated: list[Any] = [Gated(port, process) for port in ports]
+        return ConversationStores(*gated)
 
     def _rulebook(self, process: Process) -> RuleBook:
         if self.terms.is_usual:

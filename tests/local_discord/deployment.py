@@ -10,11 +10,12 @@ from typing import Any
 
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from bots.access import Access
 from bots.discord import bot, setup_checks
-from bots.discord.context import Behaviour
+from bots.discord.settings import DiscordSettings
 from bots.discord.shards import ShardPlan
 from bots.relay import RelaySettings
 from core.access_policy import Policy
@@ -32,7 +33,11 @@ from tests.store_fixture import StoreFixture
 LANE = "echo"
 ALICE = p.user("700000000000000001", "Alice")
 BOB = p.user("700000000000000002", "Bob")
-BEHAVIOUR = Behaviour(model="echo")
+
+
+def bot_settings(**changes: Any) -> DiscordSettings:
+    """The settings of the bot's process."""
+    return DiscordSettings(lane=LANE, discord_bot_token=SecretStr(TOKEN), **changes)
 
 
 def words(count: int) -> str:
@@ -89,18 +94,18 @@ class DiscordDeployment:
         return Access(RedisRules(self.stores.store, policy), audit, policy, cores)
 
     async def start_bot(self, name: str = "bot", **changes: Any) -> Bot:
-        """One adapter process, connected; `changes` are of its behaviour, or its `policy`."""
+        """One adapter process, connected; `changes` are of its settings, or its `policy`."""
         plan = changes.pop("plan", ShardPlan(1, 1, name, lease=1.0, identify=0.05))
         ready = self.discord.gateway.identified + changes.pop("connections", plan.maximum)
         policy = changes.pop("policy", None)
         seen = await setup_checks.check_account(TOKEN)
-        behaviour = replace(BEHAVIOUR, reads=seen.reads, **changes)
+        settings = bot_settings(**changes)
         access = self._access(policy) if policy else EVERYBODY
         relay = RelaySettings(
             lane=LANE, holder=name, take_over=0.05, positions=0.1, drain=1.0, access=access
         )
         stop = asyncio.Event()
-        running = bot.run(TOKEN, seen, self.process_stores(), behaviour, relay, plan, stop)
+        running = bot.run(settings, seen, self.process_stores(), relay, plan, stop)
         started = Bot(asyncio.create_task(running, name=name), stop)
         started.task.add_done_callback(lambda _: self.discord.look_again())
         self.tasks.append(started.task)

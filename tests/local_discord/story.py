@@ -21,7 +21,7 @@ from bots.discord.rate_limits import RateLimiter
 from bots.guide import Guide
 from bots.relay import Relay, RelaySettings
 from bots.summaries import Summarizer
-from tests.local_discord.deployment import BEHAVIOUR, LANE, DiscordDeployment
+from tests.local_discord.deployment import LANE, DiscordDeployment, bot_settings
 from tests.open_access import EVERYBODY
 from tests.store_fixture import StoreFixture
 
@@ -136,12 +136,14 @@ async def a_story(
     )
     stores = deployment.process_stores()
     envs: list[simcord.Env] = []
-    behaviour = replace(BEHAVIOUR, reads=reads, **options)
-    context = new_context(client, pace, stores, behaviour, relay, lambda: envs[0].now().timestamp())
-    apart = ApartRelay(context.platform, stores.queue, stores.history, stores.deliveries, relay)
+    settings = bot_settings(**options)
+    context = new_context(
+        client, pace, stores, settings, relay, lambda: envs[0].now().timestamp(), reads=reads
+    )
+    apart = ApartRelay(context.platform, stores, relay)
     actions = Actions(apart, stores)
     summarizer = Summarizer(apart, actions, stores.history)
-    guide = Guide(apart, actions, behaviour.retention_days)
+    guide = Guide(apart, actions, settings.retention_days)
     more: dict[str, Any] = {"relay": apart, "actions": actions, "guide": guide}
     more["summarizer"] = summarizer
     context = replace(context, **more)

@@ -21,7 +21,7 @@ async def serve(
     """Serve people until `stop` is set."""
     settings.require()
     platform = ToyPlatform()
-    relay = Relay(platform, stores.queue, stores.history, stores.deliveries, relay_settings)
+    relay = Relay(platform, stores, relay_settings)
 
     async def listen(reader: StreamReader, writer: StreamWriter) -> None:
         person = uuid4().hex
