@@ -31,37 +31,39 @@ of images and other files are stored, in the turn.
 
 ## A model's thoughts
 
-The thoughts of a model are not stored, with two exceptions. A thought that ended before there was
-an answer is stored in the reply's turn (`turns`) while Continue is offered: until the reply is
-regenerated, continued or forgotten. And if a model's chat template puts earlier thoughts into
+The thoughts of a model are not stored, with two exceptions. If a thought reached its limit before
+the answer began, it is stored in the reply's turn (`turns`) so that Continue works, until the reply
+is regenerated, continued or forgotten. If a model's chat template puts earlier thoughts into
 prompts, each thought is stored with its reply.
 
 ## Summaries
 
-For a summary, messages are read from the platform when a person asks, and shown only to them. Each
-piece, with the points that the model makes of it, is in the keys of a job. The job is deleted when
-the piece ends or is stopped, or when its process is gone. A forget, or a reset of the channel or
-the space, ends it, too.
+When a person asks for a summary, the messages are read from the platform, and only that person sees
+the result. Each piece of text, and the points that the model makes of it, is stored in the keys of
+a job. The job is deleted when the piece is done or stopped, or when its process has ended. A
+forget, or a reset of the channel or the space, also ends it.
 
 ## Continuations
 
 "Continue from here" begins a thread with a copy of another thread's turns, in the same channel.
-Edits and deletions of a message reach every copy, and so do a forget of its author and a reset of
-the channel or the space. A reset of one thread does not reach the threads that continue it.
+Editing or deleting a message changes every copy of it. So does a forget of its author, and a reset
+of the channel or the space. A reset of one thread leaves the threads that continue it.
 
 ## Beside Redis
 
-- **The files of Redis.** Text that a reset, a forget or a deletion removes is gone from Redis at
-  once. Within an hour, a core has the append-only file rewritten (`BGREWRITEAOF`), if Redis allows
-  it. The embedded server's files are in `HENJI_DATA_DIR/redis`.
+- **The files of Redis.** A reset, a forget or a deletion removes text from Redis at once. Within an
+  hour, a core lets Redis rewrite its append-only file (`BGREWRITEAOF`), if Redis allows it. The
+  embedded server's files are in `HENJI_DATA_DIR/redis`.
 - **Backups and exports.** A backup, a file of `henji admin export` or `henji admin preferences`, a
-  folder of `henji compare` and an adapter of `henji align` keep their words. Delete them yourself.
+  folder of `henji compare` and an adapter of `henji align` keep the words in them. Delete these
+  files yourself.
 - **Memory of the processes.** A core caches the threads that it answered last, and their tokens in
   the model's cache, until others replace them or the core ends. It uses a cached thread only after
-  asking Redis for changes. Nothing of this is written to a file.
-- **Logs.** Ids of replies, threads and messages, and of people who reset, configured or rated
-  something; no words, unless `HENJI_LOG_CONTENT` is set. Your log system sets their lifetime.
-- **Metrics and traces.** No person, no channel and no text.
+  asking Redis for changes. The cache is never written to a file.
+- **Logs.** The logs contain ids of replies, threads and messages, and of people who reset,
+  configured or rated something. They contain no words, unless `HENJI_LOG_CONTENT` is set. Your log
+  system sets their lifetime.
+- **Metrics and traces.** They name no person and no channel, and contain no text.
 - **A remote engine** (`HENJI_ENGINE=openai`) receives each prompt: as token ids, or as messages
   with `HENJI_OPENAI_API=chat`. `/privacy`, the bot's help, Slack's home page and `henji doctor`
   name its host.
@@ -71,33 +73,33 @@ the channel or the space. A reset of one thread does not reach the threads that 
 
 - **Forget.** A person can have their messages in a space forgotten, with the replies to them: in
   Slack on the bot's home page, in Discord with `/privacy`; an operator runs `henji admin forget
-  --user PERSON --in PLATFORM:SPACE`. It deletes their turns, jobs, events, deliveries (those under
-  way when they end), dead letters and ratings. It leaves a mark, so that the bot never reads these
-  messages from the channel again.
+  --user PERSON --in PLATFORM:SPACE`. It deletes their turns, jobs, events, dead letters, ratings
+  and deliveries; a delivery in progress is deleted when it ends. It leaves a mark, so that the bot
+  never reads these messages from the channel again.
 - **Export.** A person can get their messages in a space, with the replies to them: `/privacy` in
   Discord, or `henji admin export`.
-- **Opt out of training.** A person can forbid to keep their words and votes for training a model:
-  in Slack on the bot's home page, in Discord with `/privacy`. Samples (`trace`, `sample`) exist
-  only where the rule `collect` is on, which every reply there says. They are deleted with their
-  votes when a message, person, thread or place in them is forgotten, edited, deleted or reset, and
-  at the latest when the reply's turn expires. An opt-out stays when the person is forgotten.
-- **Duels** (`duel`) contain the two answers and the votes. They are deleted with their question, or
-  with the person who asked; a vote is deleted with its person.
-- **Edits and deletions** in the channel change the stored turns, too.
-- **A reset** of a thread, a channel or a space deletes the words before it returns. If its process
-  dies meanwhile, a core finishes the work within a minute. A reply that is being delivered keeps
+- **Opt out of training.** A person can forbid the use of their words and votes to train a model: in
+  Slack on the bot's home page, in Discord with `/privacy`. Samples (`trace`, `sample`) exist only
+  where the rule `collect` is on, and every reply there says so. A sample and its votes are deleted
+  when a message, person, thread or place in it is forgotten, edited, deleted or reset, and at the
+  latest when the reply's turn expires. An opt-out stays when the person is forgotten.
+- **Duels** (`duel`) contain the two answers and the votes. A duel is deleted with its question, or
+  with the person who asked. A vote is deleted with its person.
+- **Edits and deletions** in the channel also change the stored turns.
+- **A reset** of a thread, a channel or a space returns when the words are deleted. If its process
+  dies before that, a core finishes the work within a minute. A reply that is being delivered keeps
   its events until it ends. A mark and an entry in the audit log stay.
 - **A shorter retention** applies to existing threads at once. The delivery records (`delivery`,
   `message`) of replies that are no longer in their thread's history keep their lifetime.
-- **A person's threads** (`person`) are listed for longer than any words are kept: a thread that
-  others keep alive may contain words from long ago, and a forget must find it.
+- **The list of a person's threads** (`person`) is kept for longer than any words: a thread that
+  others keep alive may contain old words, and a forget must find it.
 - **Counts.** The messages and tokens of each person, channel and model are counted by day (`used`),
   for quotas, `/usage` and `henji admin usage`, and kept for 30 days. A forget deletes the person's
   counts. Those of the current day move to `spent`, which only quotas read, so that a forget does
   not renew a quota. They expire after three days.
-- **After a forget** these stay: the marks, the person's roles (`roles`), so that a role that is
-  denied stays denied in direct messages, the lists that admins set (`rules`), and the audit log
-  (acts, never messages) for its lifetime.
+- **After a forget**, these stay for their lifetimes: the marks; the lists of admins (`rules`);
+  the person's roles (`roles`), so that a denied role stays denied in direct messages; and the audit
+  log, which contains actions, never messages.
 """
 
 
