@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from bots.actions import can_continue, can_truncate, offers_file
+from bots.discord import PLATFORM
 from bots.platform import Part
 from bots.strings import say
 from core.types import Done, ThreadKey, Verdict
@@ -77,16 +79,11 @@ class ButtonId:
     def parse(cls, custom_id: str) -> ButtonId | None:
         """The id that `str` made; None for any other."""
         match custom_id.split("."):
-            case [version, letter, job, index, space, channel, thread] if (
-                version == _VERSION and letter in _ACTIONS
-            ):
-                try:
-                    key = ThreadKey("discord", _decode(space), _decode(channel), _decode(thread))
+            case [version, letter, job, index, space, channel, thread] if version == _VERSION:
+                with suppress(KeyError, ValueError):
+                    key = ThreadKey(PLATFORM, _decode(space), _decode(channel), _decode(thread))
                     return cls(_ACTIONS[letter], key, job, int(index))
-                except ValueError:
-                    return None
-            case _:
-                return None
+        return None
 
 
 _SUMMARY = "c1"
@@ -110,14 +107,11 @@ class SummaryButton:
         """The id that `str` made; None for any other."""
         match custom_id.split("."):
             case [version, space, channel, thread, after, most] if version == _SUMMARY:
-                try:
-                    where = [_decode(part) for part in (space, channel, thread)]
-                    place = ThreadKey("discord", where[0], where[1], where[2].removeprefix("0"))
+                with suppress(ValueError):
+                    place = ThreadKey(PLATFORM, _decode(space), _decode(channel), _decode(thread))
+                    place = replace(place, thread=place.thread.removeprefix("0"))
                     return cls(place, int(after) / 1000, int(most))
-                except ValueError:
-                    return None
-            case _:
-                return None
+        return None
 
 
 _EMOJI: Mapping[Action, str] = {"good": "👍", "bad": "👎"}

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from core.dialogue.formats.base import Message, ReplySyntax
+from core.dialogue.formats.base import Format, Message, ReplySyntax
 from core.dialogue.sanitize import clean
 from core.dialogue.thoughts import ThoughtSyntax
 from core.types import Turn
@@ -96,18 +96,13 @@ def messages_in(prompt: Sequence[int]) -> list[dict[str, str]]:
 _ROLE_MARKS = {"user": USER_MARK, "assistant": ASSISTANT_MARK}
 
 
-class EchoFormat:
+class EchoFormat(Format):
     """``USER text END ASSISTANT text END ... ASSISTANT``.
 
     Text stays text: the controls are lone surrogates, which `clean` removes from every text. There
     is no system prompt.
     """
 
-    alternates = False
-    user_first = False
-    append_only = True
-    keeps_thoughts = False
-    thinking_switch = False
     reply_syntax = ReplySyntax(stop_ids=frozenset((END, USER, ASSISTANT)), strip=False)
 
     def message(self, turn: Turn) -> Message:
@@ -121,12 +116,6 @@ class EchoFormat:
 
     def tail(self, reply: str, thought: str = "") -> str:
         return ASSISTANT_MARK + clean(reply)
-
-    def whole(self, messages: Sequence[Message], reply: str, thought: str = "") -> str:
-        return "".join(map(self.following, messages)) + self.tail(reply)
-
-    def refresh(self) -> bool:
-        return False
 
 
 class MessagesFormat(EchoFormat):
@@ -148,6 +137,3 @@ class MessagesFormat(EchoFormat):
 
     def first(self, message: Message) -> str:
         return self._system + self.following(message)
-
-    def whole(self, messages: Sequence[Message], reply: str, thought: str = "") -> str:
-        return self._system + super().whole(messages, reply, thought)

@@ -53,16 +53,16 @@ class Format(Protocol):
     """Turns to a string. Pure: the same turns give the same string."""
 
     reply_syntax: ReplySyntax
-    alternates: bool
+    alternates: bool = False
     """Turns of one role are joined."""
-    user_first: bool
+    user_first: bool = False
     """The first turn is a user's."""
-    append_only: bool
+    append_only: bool = True
     """A prompt is the concatenation of `first`, any number of `following`, and `tail`."""
 
-    thinking_switch: bool
+    thinking_switch: bool = False
     """Whether the setting `thinking` changes the prompt."""
-    keeps_thoughts: bool
+    keeps_thoughts: bool = False
     """Whether the thoughts of earlier replies are a part of the prompt."""
 
     def message(self, turn: Turn) -> Message:
@@ -84,11 +84,12 @@ class Format(Protocol):
 
     def whole(self, messages: Sequence[Message], reply: str, thought: str = "") -> str:
         """The whole prompt."""
-        ...
+        following = "".join(map(self.following, messages[1:]))
+        return self.first(messages[0]) + following + self.tail(reply, thought)
 
     def refresh(self) -> bool:
         """Write the current date from now on; whether the beginnings of prompts have changed."""
-        ...
+        return False
 
 
 _OPEN, _CLOSE = "【", "】"
@@ -126,18 +127,12 @@ def _begins_with_label(line: str, normalized: Callable[[str], str]) -> bool:
     return any(skeleton(seen).startswith(_OPEN) for seen in (line, normalized(line)))
 
 
-class PlainFormat:
+class PlainFormat(Format):
     """A user's text, the model's continuation, a line end, the next user's text, and so on.
 
     Text stays text: there are no speakers to forge, and a typed control token gets a space before
     its last character. A system prompt is the first line.
     """
-
-    alternates = False
-    user_first = False
-    append_only = True
-    keeps_thoughts = False
-    thinking_switch = False
 
     def __init__(
         self, tokenizer: Tokenizer, stop_ids: frozenset[int], system_prompt: str, opening: str = ""
@@ -160,10 +155,3 @@ class PlainFormat:
 
     def tail(self, reply: str, thought: str = "") -> str:
         return self._break_marks(clean(reply))
-
-    def whole(self, messages: Sequence[Message], reply: str, thought: str = "") -> str:
-        following = "".join(map(self.following, messages[1:]))
-        return self.first(messages[0]) + following + self.tail(reply)
-
-    def refresh(self) -> bool:
-        return False

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.dialogue.formats.base import Message, ReplySyntax
+from core.dialogue.formats.base import Format, Message, ReplySyntax
 from core.dialogue.sanitize import MarkBreaker, clean, skeleton
 from core.dialogue.tokenizers.sentencepiece import SentencePieceTokenizer
 from core.types import Turn
@@ -17,7 +16,7 @@ _HEAD = 32
 _LABELS = tuple(f"{speaker}:" for speaker in _SPEAKERS.values())
 
 
-class RinnaFormat:
+class RinnaFormat(Format):
     """``ユーザー: 本文<NL>システム: 本文<NL>ユーザー: 本文<NL>システム: ``
 
     Text stays text: a typed ``<NL>`` gets a space before its last character, and a line that begins
@@ -29,12 +28,6 @@ class RinnaFormat:
     The format has no system role (``システム`` is the model itself): a system prompt is a first
     user's turn, which the card's list of turns allows.
     """
-
-    alternates = False
-    user_first = False
-    append_only = True
-    keeps_thoughts = False
-    thinking_switch = False
 
     def __init__(self, tokenizer: SentencePieceTokenizer, system_prompt: str) -> None:
         self._normalized = tokenizer.normalized
@@ -60,13 +53,6 @@ class RinnaFormat:
 
     def tail(self, reply: str, thought: str = "") -> str:
         return self.following(Message("assistant", self._safe(reply)))
-
-    def whole(self, messages: Sequence[Message], reply: str, thought: str = "") -> str:
-        following = "".join(map(self.following, messages[1:]))
-        return self.first(messages[0]) + following + self.tail(reply)
-
-    def refresh(self) -> bool:
-        return False
 
     def _labelled(self, message: Message) -> str:
         return f"{_SPEAKERS[message.role]}: {message.text}"
