@@ -1,4 +1,4 @@
-"""Reads the files of messages, within limits of bytes and seconds, and stores their text."""
+"""What a message points at: its files, read within limits and stored as text, and its quote."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from bots.attachments import (
     with_files,
 )
 from bots.platform import Incoming, Platform, PlatformRefused
-from bots.quotes import BOT_LABEL
+from bots.quotes import BOT_LABEL, Quote, pointing
+from core.access_policy import Asker
 from core.background import cancel, retry_while_away
 from core.errors import StoreUnavailable
 from core.ports import ConversationStores
-from core.queue_types import Delivery
+from core.queue_types import Delivery, QuotedTurn
 from core.types import ThreadKey, Turn
 
 log = structlog.get_logger()
@@ -124,6 +125,79 @@ async def read_past(said: Sequence[tuple[Turn, Sequence[File]]], fetch: Fetch) -
         return done.result()[0] if done and not done.cancelled() else ReadFile(file)
 
     return [with_files(turn, list(map(of, files))) for turn, files in said]
+
+
+# -- quotes ---------------------------------------------------------------------------------------
+
+
+class QuoteReader:
+    """Separates a message from the message that it quotes, which may be known to its thread."""
+
+    def __init__(
+        self, stores: ConversationStores, may_read: Callable[[Asker], Awaitable[bool]]
+    ) -> None:
+        """`may_read` says whether a person's messages may be read."""
+        self._history = stores.history
+        self._deliveries = stores.deliveries
+        self._may_read = may_read
+
+    async def separate(self, incoming: Incoming) -> tuple[Turn, QuotedTurn | None]:
+        """The turn without its quote, and the quote.
+
+        The quote stays in the turn's text if there are no other words, since the question is about
+        it; if nobody asks; and if its author's messages are not read, since it counts as the
+        quoter's words then.
+        """
+        quote, turn = incoming.quote, incoming.turn
+        if quote is None or not quote.id or not turn.text.startswith(quote.whole):
+            return turn, None
+        words = quote.without(turn.text)
+        alone = await self._quoted_turn(incoming, quote) if words and incoming.addressed else None
+        pointer = pointing(quote, turn.text)
+        said = replace(turn, text=words if alone else turn.text)
+        return said, QuotedTurn(quote.id, alone, pointer, turn.text)
+
+    async def files_of(
+        self, incoming: Incoming, quote: QuotedTurn | None
+    ) -> tuple[Sequence[File], Sequence[File]]:
+        """The files of a message's turn, and those of the turn that it quotes. Where the quote is
+        all that is asked about, its files are the message's."""
+        quoted = incoming.quote
+        if quote is None or quoted is None or not quoted.files or not incoming.addressed:
+            return incoming.files, ()
+        if attachments.to_read(quoted.files) and await self.known(incoming.thread, quote.id):
+            return incoming.files, ()
+        if quote.turn is not None:
+            return incoming.files, quoted.files
+        is_read = await self._quoted_turn(incoming, quoted) is not None
+        asked_about = is_read and not quoted.without(incoming.turn.text)
+        return incoming.files_with_quoted if asked_about else incoming.files, ()
+
+    async def _quoted_turn(self, incoming: Incoming, quote: Quote) -> Turn | None:
+        """The quoted message as a separate turn; None if its author's messages are not read."""
+        if quote.turn is None:
+            return None
+        asker = Asker(incoming.thread, quote.turn.author, quote.roles)
+        if not await self._may_read(asker):
+            return None
+        return attachments.with_files(quote.turn, attachments.unread(quote.files))
+
+    async def in_form_of(self, thread: ThreadKey, quote: Quote | None, text: str) -> str:
+        """The text of an edited message, with its quote in the form that its turn had."""
+        if quote is None or not quote.id or not text.startswith(quote.whole):
+            return text
+        known = await self.known(thread, quote.id)
+        if known is None:
+            return text
+        return (quote.without(text) or text) if known.quoted else pointing(quote, text)
+
+    async def known(self, thread: ThreadKey, message: str) -> Turn | None:
+        """The turn that a thread has of a platform's message."""
+        kept = {stored.turn.id: stored.turn for stored in await self._history.turns(thread)}
+        if message in kept:
+            return kept[message]
+        found = await self._deliveries.locate(thread, message)
+        return kept.get(found[1]) if found and found[0] == thread else None
 
 
 # -- into the store -------------------------------------------------------------------------------

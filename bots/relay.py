@@ -25,8 +25,8 @@ from bots.delivery import LeaseLost, ReplyDelivery
 from bots.monitoring import InstrumentedPlatform
 from bots.one_off_jobs import OneOffJobs
 from bots.platform import Incoming, Platform, Status
-from bots.quotes import Quote, pointing
-from bots.reading import FileReader, read_past
+from bots.quotes import Quote
+from bots.reading import FileReader, QuoteReader, read_past
 from core.access_policy import Asker, Quota
 from core.background import cancel, repeat_forever
 from core.errors import StoreUnavailable
@@ -37,13 +37,12 @@ from core.ports import ConversationStores
 from core.queue_types import (
     OPENED,
     Delivery,
-    QuotedTurn,
     Receipt,
     Regeneration,
     Spent,
     Submission,
 )
-from core.types import Bounded, Job, ThreadKey, Turn
+from core.types import Bounded, Job, ThreadKey
 
 KEPT_NAMES = 10_000
 NAMES_SECONDS = 3600.0
@@ -103,6 +102,7 @@ class Relay:
         self._tasks: set[asyncio.Task[None]] = set()
         self._copies = MessageCopies(stores, settings.lane, settings.holder)
         self._files = FileReader(self._platform, stores, self._is_read)
+        self._quotes = QuoteReader(stores, self._may_read)
         self.one_off_jobs = OneOffJobs(stores, settings.holder, settings.lease)
         self._named = Bounded[str, float](KEPT_NAMES)
         """Channel -> when its name was last asked for, by the monotonic clock."""
@@ -165,8 +165,8 @@ class Relay:
         self, incoming: Incoming, admission: Admission
     ) -> tuple[Submission, Sequence[File]]:
         """A message for the queue, and the files of its turn."""
-        said, quote = await self._quoting(incoming)
-        files, quoted = await self._files_of(incoming, quote)
+        said, quote = await self._quotes.separate(incoming)
+        files, quoted = await self._quotes.files_of(incoming, quote)
         to_read = [*attachments.to_read(files), *attachments.to_read(quoted)]
         waits = bool(to_read) and incoming.addressed
         note = dict(incoming.note)
@@ -222,64 +222,6 @@ class Relay:
         else:
             await self.access.rulebook.remember_names(thread, names.channel, names.bot)
 
-    async def _quoting(self, incoming: Incoming) -> tuple[Turn, QuotedTurn | None]:
-        """The turn without its quote, and the quote.
-
-        The quote stays in the turn's text if there are no other words, since the question is about
-        it; if nobody asks; and if its author's messages are not read, since it counts as the
-        quoter's words then.
-        """
-        quote, turn = incoming.quote, incoming.turn
-        if quote is None or not quote.id or not turn.text.startswith(quote.whole):
-            return turn, None
-        words = quote.without(turn.text)
-        alone = await self._quoted_turn(incoming, quote) if words and incoming.addressed else None
-        pointer = pointing(quote, turn.text)
-        said = replace(turn, text=words if alone else turn.text)
-        return said, QuotedTurn(quote.id, alone, pointer, turn.text)
-
-    async def _files_of(
-        self, incoming: Incoming, quote: QuotedTurn | None
-    ) -> tuple[Sequence[File], Sequence[File]]:
-        """The files of a message's turn, and those of the turn that it quotes. Where the quote is
-        all that is asked about, its files are the message's."""
-        quoted = incoming.quote
-        if quote is None or quoted is None or not quoted.files or not incoming.addressed:
-            return incoming.files, ()
-        if attachments.to_read(quoted.files) and await self._known(incoming.thread, quote.id):
-            return incoming.files, ()
-        if quote.turn is not None:
-            return incoming.files, quoted.files
-        is_read = await self._quoted_turn(incoming, quoted) is not None
-        asked_about = is_read and not quoted.without(incoming.turn.text)
-        return incoming.files_with_quoted if asked_about else incoming.files, ()
-
-    async def _quoted_turn(self, incoming: Incoming, quote: Quote) -> Turn | None:
-        """The quoted message as a separate turn; None if its author's messages are not read."""
-        if quote.turn is None:
-            return None
-        asker = Asker(incoming.thread, quote.turn.author, quote.roles)
-        if not (await self.admission(asker)).permit.read:
-            return None
-        return attachments.with_files(quote.turn, attachments.unread(quote.files))
-
-    async def _with_quote(self, thread: ThreadKey, quote: Quote | None, text: str) -> str:
-        """The text of an edited message, with its quote in the form that its turn had."""
-        if quote is None or not quote.id or not text.startswith(quote.whole):
-            return text
-        known = await self._known(thread, quote.id)
-        if known is None:
-            return text
-        return (quote.without(text) or text) if known.quoted else pointing(quote, text)
-
-    async def _known(self, thread: ThreadKey, message: str) -> Turn | None:
-        """The turn that a thread has of a platform's message."""
-        kept = {stored.turn.id: stored.turn for stored in await self._history.turns(thread)}
-        if message in kept:
-            return kept[message]
-        found = await self._deliveries.locate(thread, message)
-        return kept.get(found[1]) if found and found[0] == thread else None
-
     async def admission(self, asker: Asker) -> Admission:
         """Whether a person is answered now, and by which lane."""
         if asker.stranger and self.settings.strangers == "answer":
@@ -304,9 +246,9 @@ class Relay:
         words = quote.without(text) if quote else text
         await self._copies.edit_quotes(thread, turn, words, revision)
         if quote and quote.turn and not quote.without(text):  # the quote is what is asked about
-            known = await self._known(thread, quote.id)
+            known = await self._quotes.known(thread, quote.id)
             files = files if known else (*files, *quote.files)
-        text = await self._with_quote(thread, quote, text)
+        text = await self._quotes.in_form_of(thread, quote, text)
         named = attachments.turn_of_files(turn, attachments.unread(files))
         await self._copies.edit_branches(thread, turn, text, revision, named)
         receipt = await self._queue.edit(
@@ -385,9 +327,10 @@ class Relay:
 
     async def _is_read(self, message: Incoming) -> bool:
         """Whether a message may be remembered: it is the bot's, or its author is not denied."""
-        if message.turn.role == "assistant":
-            return True
-        return (await self.admission(_asker_of(message))).permit.read
+        return message.turn.role == "assistant" or await self._may_read(_asker_of(message))
+
+    async def _may_read(self, asker: Asker) -> bool:
+        return (await self.admission(asker)).permit.read
 
     # -- outgoing -------------------------------------------------------------------------------
 

@@ -110,6 +110,10 @@ def writing(path: Path) -> Iterator[None]:
         raise OperatorError(f"{path} cannot be written: {error.strerror}") from None
 
 
+NOT_TEXT = "holds half of a character (a lone surrogate)"
+"""The end of a sentence about a string that `is_text` refuses."""
+
+
 def is_text(words: str) -> bool:
     """Whether a string from outside could be decoded; if not, it has lone surrogates."""
     try:

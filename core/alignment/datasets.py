@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeAlias
 
 from core.alignment import Method
 from core.dialogue import Dialogue
-from core.errors import ModelError, OperatorError, TurnTooLong, is_text, writing
+from core.errors import NOT_TEXT, ModelError, OperatorError, TurnTooLong, is_text, writing
 from core.models.manifest import digest_of_words, sha256
 from core.queue_types import Sample, Trace
 from core.types import ThreadKey, Turn, read_messages
@@ -119,7 +119,7 @@ class _Line:
         if not isinstance(row, dict):
             raise self._wrong("is no JSON object")
         if not is_text(json.dumps(row, ensure_ascii=False)):
-            raise self._wrong("holds half of a character (a lone surrogate)")
+            raise self._wrong(NOT_TEXT)
         liked = row.get("label", True)
         if not isinstance(liked, bool):
             raise self._wrong("has a label that is neither true nor false")

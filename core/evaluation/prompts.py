@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from core.dialogue import Dialogue
 from core.engine_types import GenerationRequest
-from core.errors import TurnTooLong, UsageError, is_text
+from core.errors import NOT_TEXT, TurnTooLong, UsageError, is_text
 from core.evaluation.statistics import Side
 from core.ports import Engine
 from core.types import FinishReason, Job, Turn, read_messages
@@ -159,7 +159,7 @@ def _lines(path: Path, texts: Sequence[str]) -> Iterator[_Line]:
             raise UsageError(f"{path}, line {number}: it is not a JSON object")
         line = _Line(path, number, fields)
         if not is_text(json.dumps(fields, ensure_ascii=False)):
-            raise line.wrong("it holds half of a character (a lone surrogate)")
+            raise line.wrong(f"it {NOT_TEXT}")
         yield line
 
 
