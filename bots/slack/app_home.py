@@ -75,7 +75,7 @@ class AppHome:
         """Show a person their home page, with a notice about their last action."""
         locale = await self._context.users.locale(team, user)
         actor = await self._context.actor(team, user)
-        admin = await self._context.actions.is_admin(actor, ThreadKey(PLATFORM, team, "-", "-"))
+        admin = await self._context.actions.is_admin(actor, Place(PLATFORM, team).any_thread)
         bot = await self._context.workspaces.bot(team)
         client = await self._context.workspaces.client(team)
         page = [
@@ -91,7 +91,7 @@ class AppHome:
         await client.views_publish(user_id=user, view={"type": "home", "blocks": page})
 
     async def _about(self, actor: Actor, team: str, locale: str, bot: Bot) -> list[Block]:
-        here, guide = ThreadKey(PLATFORM, team, "-", "-"), self._context.guide
+        here, guide = Place(PLATFORM, team).any_thread, self._context.guide
         hosts = await self._context.relay.model_hosts(here)
         model = components.escape(await guide.model(here))
         sent = [say("home_host", locale, host=components.escape(hosts))] if hosts else []
@@ -135,25 +135,21 @@ class AppHome:
 
     async def on_press(self, press: Press) -> None:
         """A button of the home page."""
+        actions, place = self._context.actions, Place(PLATFORM, press.team)
+        actor = await self._context.actor(press.team, press.user, press.user_team)
         if press.action == FORGET_ME:
-            actor = await self._context.actor(press.team, press.user, press.user_team)
-            outcome = await self._context.actions.reset(actor, scope(press.team, "mine", ""))
-            self._context.spawn(self._publish_outcome(press, outcome))
+            outcome = await actions.reset(actor, Scope("mine", place))
+        elif press.action in (OPT_OUT, OPT_IN):
+            outcome = await actions.opt_out(actor, [place], out=press.action == OPT_OUT)
+        else:
+            await self.ask(press, press.action.removeprefix("henji_reset_"))
             return
-        if press.action in (OPT_OUT, OPT_IN):
-            actor = await self._context.actor(press.team, press.user, press.user_team)
-            places = [Place(PLATFORM, press.team)]
-            outcome = await self._context.actions.opt_out(
-                actor, places, out=press.action == OPT_OUT
-            )
-            self._context.spawn(self._publish_outcome(press, outcome))
-            return
-        await self.ask(press, press.action.removeprefix("henji_reset_"))
+        self._context.spawn(self._publish_outcome(press, outcome))
 
     async def _publish_outcome(self, press: Press, outcome: Outcome) -> None:
         team, user = press.team, press.user
         notice = outcome.sentence(await self._context.users.locale(team, user))
-        place = ThreadKey(PLATFORM, team, "-", "-")
+        place = Place(PLATFORM, team).any_thread
         refusal = await self._context.refusal(place, user, press.user_team)
         if refusal is None:
             await self.publish(team, user, notice)
@@ -203,6 +199,6 @@ def scope(team: str, kind: str, what: str) -> Scope:
             return Scope("channel", Place(PLATFORM, team, what), own=what.startswith("D"))
         case "user" if what:
             return Scope("user", space, person=what)
-        case "space" | "mine":
-            return Scope(kind, space)
+        case "space":
+            return Scope("space", space)
     raise Malformed("private_metadata")
