@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
 from bots.cli import commands
+from storage import keys
 from tests import optional  # noqa: F401 - it reads the environment before it is emptied
 from tests.local_discord import openapi  # noqa: F401 - as does this
 from tests.processes import Here, Ran
@@ -30,6 +32,12 @@ for name in list(os.environ):
     if name.startswith(FOREIGN):
         del os.environ[name]
 os.environ["HENJI_CONFIG"] = os.devnull
+
+PATTERNS = "|".join(
+    entry.pattern.replace("%s", ".+", 1).replace("%s", ".*") for entry in keys.TABLE
+)
+NAMES = re.compile(rf"henji:\{{\d+}}:({PATTERNS})", re.DOTALL)
+"""The names that keys of ours may have."""
 
 # The processes of a test run share Numba's cache, so that each kernel is compiled once.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "numba"))
@@ -86,6 +94,8 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
         usual = await client.config_get("maxmemory")
         yield client
         await client.config_set("maxmemory", usual["maxmemory"] or "0")  # a test may fill it
+        strange = [name async for name in client.scan_iter("henji:*") if not NAMES.fullmatch(name)]
+        assert not strange, "keys that lack a part of their name"
 
 
 @pytest.fixture

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC
-from typing import Any, TypeVar
+from itertools import islice
+from typing import Any, TypeVar, cast
 
 import pytest
 from hypothesis import given, settings
@@ -29,7 +30,7 @@ from core.access_policy import Asker
 from core.background import first_of
 from core.errors import StoreUnavailable
 from core.queue_types import OPENED, Claim, Delivery, Receipt, Regeneration
-from core.types import Delta, Done, FileRead, ThreadKey, Usage
+from core.types import Delta, Done, Failed, FileRead, ReplyEvent, ThreadKey, Usage
 from storage import deliveries
 from storage.queue import RedisQueue
 from storage.store import Limits
@@ -238,6 +239,179 @@ async def test_a_reply_that_waits_for_its_turn_looks_only_when_something_happens
     assert len(looks) == 2
     first.finished.set()
     await waiting
+
+
+async def test_a_reply_is_not_written_before_the_one_above_it(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[int] = []
+
+    async def counted(*events: Any) -> None:
+        waits.append(1)
+        await first_of(*events)
+
+    monkeypatch.setattr(delivery, "first_of", counted)
+    second = _alone(story, after=_alone(story))
+    writing = asyncio.create_task(second._write_until_end())
+    second._set_view(View("hi"))
+    await until(lambda: _has_looked(waits, 1))
+    second.set_status(Status("thinking"))  # too late: it has words
+    assert story.board.paced == []
+    writing.cancel()
+
+
+def test_retries_slow_down_and_go_on() -> None:
+    assert list(islice(delivery.pauses(), 8)) == [0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0]
+
+
+async def test_a_lease_is_renewed_when_half_of_it_has_passed(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = _alone(story)
+    renewed: list[Delivery] = []
+
+    async def renew(deliveries: Sequence[Delivery]) -> dict[str, bool]:
+        renewed.extend(deliveries)
+        return {one.job: True for one in deliveries}
+
+    monkeypatch.setattr(story.stores.deliveries, "renew", renew)
+    held.lease = 1000.0
+    held.confirmed -= 400
+    await held._confirm()
+    assert renewed == []
+    held.confirmed -= 200
+    await held._confirm()
+    await held._confirm()
+    assert renewed == [held.delivery]
+
+
+async def test_a_status_is_shown_until_there_are_words(story: Story) -> None:
+    held = _alone(story)
+    held.set_status(Status("queued", 3))
+    assert held.view.status == Status("queued", 3)
+    assert held._changed.is_set()
+    held._set_view(View("hi"))
+    held.set_status(Status("queued", 2))
+    assert held.view == View("hi")
+
+
+async def test_a_follower_that_redis_cut_off_reads_all_events_again(story: Story) -> None:
+    begun: list[int] = []
+
+    class CutOff:
+        async def follow(self, followed: Delivery) -> AsyncIterator[ReplyEvent]:
+            begun.append(followed.position)
+            yield Delta(0, "hi")
+            if len(begun) == 1:
+                raise StoreUnavailable
+            yield Done("hi", "stop", Usage(1, 1))
+
+    held = _alone(story)
+    held.delivery = replace(held.delivery, position=7)
+    held.deliveries = cast("Any", CutOff())
+    await held._read()
+    assert begun == [7, 0]
+    assert held._ended.is_set()
+
+
+async def test_a_reply_that_cannot_be_followed_ends_with_a_sentence(story: Story) -> None:
+    class Odd:
+        async def follow(self, followed: Delivery) -> AsyncIterator[ReplyEvent]:
+            yield Delta(0, "hi")
+            raise ValueError("an event that cannot be read")
+
+    held = _alone(story)
+    held.deliveries = cast("Any", Odd())
+    await held._read()
+    assert held.view == View("hi", end=Failed("internal"))
+
+
+async def test_no_call_is_made_after_the_lease_was_lost(story: Story) -> None:
+    held, calls = _alone(story), []
+
+    async def call() -> None:
+        calls.append(1)
+
+    held.confirmed -= LEASE
+    with pytest.raises(delivery.LeaseLost):
+        await held._call(call)
+    assert calls == []
+
+
+@dataclass
+class NotYet:
+    """Another process closes the reply at the third look."""
+
+    delivery: Delivery
+    looks: int = 0
+
+    async def closed(self, thread: ThreadKey, job: str) -> bool:
+        self.looks += 1
+        return self.looks == 3
+
+    async def get(self, thread: ThreadKey, job: str) -> Delivery:
+        return self.delivery
+
+
+async def test_another_process_is_looked_at_in_pauses(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    removed: list[str] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def remove(of: Delivery, message: str) -> None:
+        removed.append(message)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    held = _alone(story)
+    monkeypatch.setattr(held.platform, "remove", remove)
+    held.lease = 1000.0
+    held.deliveries = cast("Any", NotYet(replace(held.delivery, messages=("b1",))))
+    assert await held._predecessor("1" * 24) == ("b1",)
+    held.deliveries = cast("Any", NotYet(replace(held.delivery, messages=())))
+    await held._withdraw(0, "b2")
+    assert (slept, removed) == ([0.1] * 4, ["b2"])
+
+
+async def test_a_message_that_may_not_be_removed_is_not_looked_for(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = _alone(story)
+    known: list[str] = []
+
+    async def remove(of: Delivery, message: str) -> None:
+        raise PlatformRefused("too old")
+
+    async def find(of: Delivery, index: int) -> None:
+        known.extend(of.messages)
+
+    held.lease = 1000.0
+    monkeypatch.setattr(held.platform, "remove", remove)
+    monkeypatch.setattr(held.platform, "find", find)
+    await held._remove_if_possible("b1")
+    await held._find(0)
+    assert known == ["b1"]
+
+
+async def test_a_removal_without_the_lease_is_tried_again_after_a_pause(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    results = [OSError("no connection"), OSError("no connection"), None, OSError("not tried")]
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def remove() -> None:
+        if error := results.pop(0):
+            raise error
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    await _alone(story)._without_lease(remove)
+    assert (slept, len(results)) == ([0.01, 0.01], 1)
 
 
 async def test_a_long_note_leaves_its_last_part_shorter(story: Story) -> None:
@@ -488,6 +662,22 @@ async def test_a_message_that_cannot_be_edited_is_posted_again_once(story: Story
     assert wire.called.count("post") == 2
     assert wire.called.count("remove") == 1
     assert await story.stores.texts(THREAD) == ["hello", "hi there"]
+
+
+async def test_a_message_that_was_posted_again_is_known_before_the_old_one_goes(
+    story: Story,
+) -> None:
+    story.board.nonce = False
+    wire = Trouble({"edit": ["may not be edited"], "remove": ["is held"]})
+    async with story.running(wire=wire) as relay:
+        claim = await story.begin(relay)
+        await story.stores.reply(claim, "hi there")
+        await wire.reached.wait()
+        _, new = story.board.messages
+        known = await story.stores.delivery(claim.job.id, THREAD)
+        assert (known.messages, known.posting) == ((new,), None)
+        wire.released.set()
+        await story.shows("hi there")
 
 
 async def test_parts_after_one_that_is_posted_again_stay_below_it(story: Story) -> None:

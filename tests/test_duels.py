@@ -205,6 +205,14 @@ async def test_after_its_time_the_models_are_told(stores: StoreFixture) -> None:
     assert await stores.redis.exists("henji:{0}:duels") == 0
 
 
+async def test_a_duel_that_is_over_or_gone_is_not_looked_at_again(stores: StoreFixture) -> None:
+    receipt = await both(stores)
+    await stores.redis.hset(keys.key("duel", 0, str(receipt.job)), "state", "over")
+    await stores.redis.zadd("henji:{0}:duels", {str(receipt.job): 1, "gone": 1})
+    await stores.queue.sweep()
+    assert await stores.redis.exists("henji:{0}:duels") == 0
+
+
 async def test_a_duel_that_is_still_being_written_down_is_told_later(stores: StoreFixture) -> None:
     receipt = await ask(stores)
     await answer(stores, LANE, "one")

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
+from bots.one_off_jobs import thread_of
 from core.queue_types import Place, Regeneration
-from core.types import Delta
-from storage import queue
+from core.types import Cancelled, Delta, Queued, Turn
+from storage import keys, queue
 from storage.store import Store
 from tests.store_fixture import LANE, THREAD, StoreFixture, before, regenerate
 
@@ -233,3 +234,42 @@ async def test_marks_of_persons_and_channels_fold_into_their_space(stores: Store
     await stores.say("hello", thread=channel, backfill_wait=5.0)
     await stores.queue.seed(channel, [before("old", "said before the reset", "U1")])
     assert await stores.texts(channel) == ["hello"]
+
+
+async def test_forgetting_ends_one_off_jobs_that_may_hold_the_persons_words(
+    stores: StoreFixture,
+) -> None:
+    """Another person's summary, in that space alone."""
+    threads = (thread_of(THREAD, "s1"), thread_of(replace(THREAD, space="T2"), "s2"))
+    jobs = [(await stores.say("U1: a secret", thread, "U2")).job for thread in threads]
+    await stores.history.forget(Place("slack", "T1"), "U1")
+    ends = [(await stores.events(job, at))[-1] for job, at in zip(jobs, threads, strict=True)]
+    assert ends == [Cancelled("reset"), Queued(2)]
+
+
+async def test_a_discarded_job_leaves_nothing(stores: StoreFixture) -> None:
+    thread, said = thread_of(THREAD, "s1"), Turn("m1", "user", "U1", "a secret", at=1.0)
+    receipt = await stores.say(said.text, thread, id=said.id)
+    await stores.reply(await stores.claim(), "a summary")
+    await stores.history.discard(thread, said, str(receipt.job))
+    kept = await stores.redis.keys("*")
+    parts = (str(thread), str(receipt.job), said.id)
+    assert [name for name in kept if any(part in name for part in parts)] == []
+    for name in ("threads", "deliveries:slack", "person:slack:T1:U1", "asked:slack:T1:U1"):
+        assert await stores.redis.zcard(f"{keys.base(0)}{name}") == 0
+
+
+async def test_lists_lose_what_has_expired(stores: StoreFixture) -> None:
+    """At one message of sixteen."""
+    lists = [
+        keys.key("asked", 0, "slack:T1:U1"), keys.key("replies", 0, str(THREAD)),
+        keys.key("person", 0, "slack:T1:U1"),
+    ]  # fmt: skip
+    for name in lists:
+        await stores.redis.zadd(name, {"expired": 1})
+    for _ in range(1000):
+        await stores.say("hello")
+        await stores.reply(await stores.claim(), "")
+        if not any([await stores.redis.zscore(name, "expired") for name in lists]):
+            return
+    pytest.fail("they are still there")

@@ -16,6 +16,7 @@ from core.models.catalogue import CATALOGUE
 from core.place_rules import Rules
 from core.queue_types import Commit, Place, Rating, Receipt, Regeneration, Sample, Trace
 from core.types import Done, ThreadKey, Turn, Usage
+from storage import keys
 from storage.rules import RedisRules
 from storage.store import Store
 from tests.store_fixture import LANE, THREAD, StoreFixture, TestConnection, at_work, ends
@@ -283,6 +284,14 @@ async def test_a_thread_keeps_only_so_much(stores: Collecting) -> None:
     kept = await stores.redis.hkeys("henji:{0}:thread:slack:T1:C1:many:kept")
     assert len(kept) <= 200
     assert receipt.job in kept
+
+
+async def test_a_full_list_loses_first_what_has_expired(stores: Collecting) -> None:
+    first = await stores.ask("one")
+    name = keys.key("kept", 0, str(THREAD))
+    await stores.redis.hset(name, mapping={f"expired {n}": '{"at": 1}' for n in range(199)})
+    second = await stores.ask("two")
+    assert set(await stores.redis.hkeys(name)) == {first.job, second.job}
 
 
 async def test_a_digest_of_a_person_is_the_same_and_needs_the_salt(stores: Collecting) -> None:

@@ -352,6 +352,8 @@ async def test_forgetting_takes_the_counts_of_a_person_and_renews_no_quota(
     assert (await stores.say("hello", permit=permit)).outcome == "refused"
     await stores.history.forget(Place("slack", "T1"), "U1")  # a second time, with a job under way
     assert (await stores.say("hello", permit=permit)).outcome == "refused"
+    for name in await stores.redis.keys("*spent:*"):
+        assert await stores.redis.ttl(name) > 2 * keys.DAY
     kept = [await stores.redis.hkeys(name) for name in await stores.redis.keys("*used:*")]
     assert not [field for fields in kept for field in fields if field.endswith("T1:U1")]
 

@@ -14,6 +14,7 @@ from bots.relay import Relay, RelaySettings
 from core.access_policy import Asker, Policy
 from core.queue_types import Place, QuotedTurn
 from core.types import ThreadKey, Turn
+from storage import keys
 from storage.rules import RedisAudit, RedisRules
 from tests.simulated_platform import Board, SimulatedPlatform
 from tests.store_fixture import LANE, StoreFixture, job_of
@@ -65,6 +66,9 @@ async def test_a_thread_that_quotes_another_ones_turn_points_to_its_own_copy(
     await ask(stores)
     assert await ask(stores, thread=OTHER) == ["I restarted it", "why?"]
     assert (await ask(stores, "and then?", thread=OTHER))[2:] == [f"{INLINE}\n\nand then?"]
+    channel = f"{THREAD.platform}:{THREAD.space}:{THREAD.channel}"
+    known = await stores.redis.get(keys.key("message", 0, channel, "q1"))
+    assert known == f"{THREAD}\nq1"
 
 
 async def test_a_quoted_message_that_comes_later_is_known(stores: StoreFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -129,6 +130,19 @@ async def test_a_stopped_reply_that_is_handed_back_ends_with_the_shown_text(
     assert (last.text, last.finish_reason) == ("half of", "cancelled")
     assert await stores.texts() == ["hello", "half of"]
     assert await nothing_is_left_open(stores)
+
+
+async def test_a_stopped_reply_keeps_its_thread_for_the_whole_retention(
+    stores: StoreFixture,
+) -> None:
+    receipt = await stores.say("hello")
+    claim = await stores.claim()
+    await stores.queue.publish(claim, Delta(0, "half of"))
+    await stores.queue.cancel(THREAD, job_of(receipt))
+    turns = keys.key("turns", 0, str(THREAD))
+    await stores.redis.expire(turns, 100)  # it was said a while ago
+    await stores.queue.release(claim)
+    assert await stores.redis.ttl(turns) > 100
 
 
 async def test_a_stopped_reply_whose_engine_fails_is_no_dead_letter(stores: StoreFixture) -> None:
@@ -329,6 +343,26 @@ async def test_deleting_one_of_several_messages_that_are_answered_starts_over(
     assert await nothing_is_left_open(stores)
 
 
+async def test_a_job_without_one_of_its_messages_still_answers_the_others(
+    stores: StoreFixture,
+) -> None:
+    first = await stores.say("one", id="m1")
+    await stores.say("two", id="m2")
+    await stores.say("three", id="m3")
+    await stores.queue.delete(THREAD, "m3")
+    edited = await edit(stores, "m1", "uno")
+    assert (edited.outcome, edited.job) == ("queued", first.job)
+
+
+async def test_an_edit_that_overtook_its_message_goes_with_the_message(
+    stores: StoreFixture,
+) -> None:
+    await answered(stores, "one", "1", "m1")
+    await edit(stores, "m2", "a secret")
+    await stores.queue.delete(THREAD, "m2")
+    assert not await stores.redis.exists(keys.key("edited", 0, f"{THREAD} m2"))
+
+
 async def test_a_delete_that_overtook_its_message_wins(stores: StoreFixture) -> None:
     await stores.queue.delete(THREAD, "m1")
     assert (await stores.say("gone already", id="m1")).outcome == "duplicate"
@@ -388,6 +422,23 @@ async def test_an_upgrade_of_an_answered_message_does_not_join_waiting_ones(
     await stores.reply(await stores.claim(), "1")
     told = ["hello", "hi", "@henji one", "1", "two", "2", "three", "3"]
     assert await stores.texts() == told
+
+
+async def test_chatter_from_before_a_reset_does_not_come_again(stores: StoreFixture) -> None:
+    await answered(stores, "one", "1", "m1")
+    chatter: dict[str, Any] = {"addressed": False, "id": "c1", "event_ids": ("e1",)}
+    assert (await stores.say("a secret", **chatter)).outcome == "kept"
+    await stores.history.reset(THREAD, "U1")
+    assert (await stores.say("a secret", **chatter)).outcome == "duplicate"
+    assert await stores.texts() == []
+
+
+async def test_of_much_chatter_the_newest_is_kept(redis: Redis) -> None:
+    stores = await StoreFixture.serving(redis, limits=Limits(mailbox=3))
+    await answered(stores, "one", "1", "m1")
+    for number in range(6):
+        await stores.say(f"said {number}", addressed=False)
+    assert await stores.texts() == ["one", "1", "said 3", "said 4", "said 5"]
 
 
 async def test_a_flood_in_one_thread_does_not_fill_the_mailbox_without_limit(redis: Redis) -> None:

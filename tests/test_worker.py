@@ -86,6 +86,48 @@ async def test_an_engine_that_hangs_keeps_no_core_from_stopping(stores: StoreFix
     hanging.set()
 
 
+async def test_a_core_that_stopped_is_in_no_lane(stores: StoreFixture) -> None:
+    async with at_work(stores, EchoEngine()):
+        await until(lambda: _serve(stores, 2))
+    assert await stores.queue.cores(LANE) == 1  # the test's own
+
+
+async def _serve(stores: StoreFixture, cores: int) -> bool:
+    return await stores.queue.cores(LANE) == cores
+
+
+async def test_a_sick_core_does_not_announce_itself_again(
+    stores: StoreFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = core(stores, EchoEngine(), "sick")
+    worker._settings = replace(worker._settings, announced_for=0.03)
+    announce, announced = stores.queue.announce, []
+
+    async def counted(*words: Any) -> None:
+        announced.append(words)
+        await announce(*words)
+
+    async def finish() -> None:
+        announced.clear()
+        await asyncio.sleep(0.1)  # a reply under way is handed back
+
+    monkeypatch.setattr(stores.queue, "announce", counted)
+    monkeypatch.setattr(worker, "_finish", finish)
+    worker._is_sick.set()
+    await worker.run(asyncio.Event())
+    assert announced == [(LANE, "sick", 0)]  # it withdraws once more at its end
+
+
+async def test_a_stop_ends_a_reply_at_its_next_words(stores: StoreFixture) -> None:
+    async with at_work(stores, EchoEngine(SLOW), renew=600.0):
+        receipt = await stores.say(TEXT)
+        await until(lambda: shows(stores, receipt.job))
+        await stores.queue.cancel(THREAD, str(receipt.job))
+        end = await ends(stores, receipt.job)
+    assert isinstance(end, Done)
+    assert (end.finish_reason, end.text != f"echo: {TEXT}".strip()) == ("cancelled", True)
+
+
 # -- prompts that take long ----------------------------------------------------------------------
 
 

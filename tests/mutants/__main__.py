@@ -48,7 +48,7 @@ JUDGES = (
     "tests/test_quotes.py", "tests/test_branches.py", "tests/test_too_long.py",
     "tests/test_summaries.py", "tests/test_choices.py", "tests/test_memory.py",
     "tests/test_view.py", "tests/test_thinking.py", "tests/test_slack_oauth.py",
-    "tests/test_slack_buttons.py",
+    "tests/test_files.py",
     "tests/chaos/test_tasks.py",
 )  # fmt: skip
 

@@ -82,7 +82,8 @@ local function wake_cores(lane)
   if length > 64 then call('LTRIM', K('wake', lane), 0, 63) end
 end
 
--- Puts a thread into the order, or delays it until `later`, or neither, by its oldest job. A job whose
+-- Puts a thread into the order, or delays it until `later`, or neither, by its oldest job, and fences
+-- the last holder. A job whose
 -- files are being read is delayed at most until its deadline. `meta`, `J` and `job` may be passed to
 -- save reading them.
 local function schedule(T, later, meta, J, job)
@@ -93,19 +94,18 @@ local function schedule(T, later, meta, J, job)
     return
   end
   unschedule(T, meta)
-  local gen = meta.state == 'leased' and meta.gen + 1 or meta.gen -- fences the last holder
   if not J then J, job = oldest_job(T) end
   if J and job.unread then later = job.deadline end
   if not J then
-    call('HSET', K('thread', T), 'state', 'idle', 'running', '', 'gen', gen, 'path', '')
+    call('HSET', K('thread', T), 'state', 'idle', 'running', '', 'path', '')
   elseif later then
     call('ZADD', K('delayed'), later, T)
-    call('HSET', K('thread', T), 'state', 'delayed', 'running', '', 'gen', gen)
+    call('HSET', K('thread', T), 'state', 'delayed', 'running', '')
     wake_cores(job.lane) -- an idle core learns when it is due
   else
     local path = path_of(T, job)
     add_to_order(job.lane, path, T, job.arrival)
-    call('HSET', K('thread', T), 'state', 'ready', 'running', '', 'gen', gen, 'lane', job.lane,
+    call('HSET', K('thread', T), 'state', 'ready', 'running', '', 'lane', job.lane,
       'path', table.concat(path, '\n'))
     wake_cores(job.lane)
   end
