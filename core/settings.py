@@ -67,6 +67,9 @@ Url: TypeAlias = Annotated[
 ]
 
 
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
 def _data_dir() -> Path:
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(base) / "henji"
@@ -250,6 +253,8 @@ class Settings(BaseSettings):
             raise ValueError("there is a null character in it")
         if isinstance(value, str) and info.field_name in secret_settings(cls):
             value = value.strip() or None  # such as the end of a line in a file of variables
+            if value and _CONTROLS.search(value):  # of a file with two lines: no header takes it
+                raise ValueError("there is a line end or another control character in it")
         if isinstance(value, bool) and field.annotation is not bool:
             raise ValueError("true and false are no value for it")
         return value
@@ -526,6 +531,7 @@ def _sentence(kind: type[Settings], error: ValidationError) -> str:
     if fault["type"] == "extra_forbidden":
         known = AccessLists.model_fields if setting == "access" else Allowance.model_fields
         wrong = f"there is no such setting{nearest(place[-1], known)}"
-    if os.environ.get(name):
-        return f"{'.'.join([name, *place[1:]])} is wrong: {wrong}"
+    for variable in (name, f"{name}_FILE"):
+        if os.environ.get(variable):
+            return f"{'.'.join([variable, *place[1:]])} is wrong: {wrong}"
     return f"{'.'.join(here)} in {config_file()} is wrong: {wrong}"

@@ -252,6 +252,18 @@ def test_space_around_a_secret_is_not_part_of_it(monkeypatch: pytest.MonkeyPatch
     assert not every.platforms["discord"].has_tokens
 
 
+def test_a_secret_of_two_lines_is_named_and_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("xoxb-hidden\n# the bot's\n")
+    monkeypatch.setenv("SLACK_BOT_TOKEN_FILE", str(tmp_path / "token"))
+    with pytest.raises(
+        UsageError, match=r"^SLACK_BOT_TOKEN_FILE is wrong: .* a line end"
+    ) as error:
+        AllSettings.load()
+    assert "hidden" not in str(error.value)
+
+
 def test_a_secret_that_is_set_twice_or_whose_file_is_missing_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
