@@ -43,6 +43,12 @@ GONE = Quote("", "[in reply to a message that cannot be read]", "")
 """A quote of a message that is deleted, or has nothing that could be read."""
 
 
+def without_words(quote: Quote, text: str) -> str:
+    """A message's text without the words that it quotes; empty if it has no others."""
+    words = quote.without(text) if text.startswith(quote.whole) else text
+    return joined([GONE.whole, words]) if words else ""
+
+
 def quote_of(id_: str, name: str, text: str) -> Quote:
     """A quote of a message with this text."""
     label = f"in reply to {clean_name(name)}"

@@ -24,11 +24,11 @@ from bots.attachments import (
     with_files,
 )
 from bots.platform import Incoming, Platform, PlatformRefused
-from bots.quotes import BOT_LABEL, Quote, pointing
+from bots.quotes import BOT_LABEL, Quote, pointing, without_words
 from core.access_policy import Asker
 from core.background import cancel, retry_while_away
 from core.errors import StoreUnavailable
-from core.ports import ConversationStores
+from core.ports import ConversationStores, History
 from core.queue_types import Delivery, QuotedTurn
 from core.types import ThreadKey, Turn
 
@@ -107,6 +107,17 @@ async def read_some(files: Sequence[File], fetch: Fetch) -> tuple[ReadFile, ...]
         except Unreadable:
             read.append(ReadFile(replace(file, kind="other")))
     return tuple(read)
+
+
+async def turn_to_read(message: Incoming, history: History) -> Turn:
+    """The turn of a message that is read from the platform, without words that it quotes of a
+    person who had them forgotten."""
+    turn, quote = message.turn, message.quote
+    if quote is None or quote.turn is None:
+        return turn
+    if not await history.is_forgotten(message.thread, quote.turn.author, quote.turn.at):
+        return turn
+    return replace(turn, text=without_words(quote, turn.text))
 
 
 async def read_past(said: Sequence[tuple[Turn, Sequence[File]]], fetch: Fetch) -> list[Turn]:
@@ -288,7 +299,7 @@ class FileReader:
         here = replace(found, thread=thread) if found else None
         if not (found and here and await self._is_read(found) and await self._is_read(here)):
             raise PlatformRefused("a linked message is not read here")
-        turn = found.turn
+        turn = await turn_to_read(found, self._history)
         if await self._history.is_forgotten(found.thread, turn.author, turn.at):
             raise PlatformRefused("a linked message is forgotten")
         by = "" if turn.text.startswith(BOT_LABEL) else f"{clean_name(turn.name or turn.author)}:\n"

@@ -26,7 +26,7 @@ from bots.monitoring import InstrumentedPlatform
 from bots.one_off_jobs import OneOffJobs
 from bots.platform import Incoming, Platform, Status
 from bots.quotes import Quote
-from bots.reading import FileReader, QuoteReader, read_past
+from bots.reading import FileReader, QuoteReader, read_past, turn_to_read
 from core.access_policy import Asker, Quota
 from core.background import cancel, repeat_forever
 from core.errors import StoreUnavailable
@@ -317,7 +317,8 @@ class Relay:
         try:
             earlier = await self._platform.earlier(thread, before, 0.0)
             read = [message for message in earlier if await self._is_read(message)]
-            said = [(message.turn, message.files) for message in read]
+            said = [(await turn_to_read(one, self._history), one.files) for one in read]
+            said = [(turn, files) for turn, files in said if turn.text or files]
             turns = await read_past(said, partial(self._platform.fetch, thread))
         except Exception as error:
             log.warning("could not read what was said before", error=repr(error))

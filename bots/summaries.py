@@ -24,6 +24,7 @@ from bots.actions import Actions, Actor
 from bots.attachments import clean_name
 from bots.one_off_jobs import OneOffFailed, OneOffJob, thread_of
 from bots.platform import Incoming, PlatformRefused
+from bots.reading import turn_to_read
 from bots.relay import Relay
 from bots.strings import Locale, failure, guess, say
 from core.access_policy import Asker, Permit
@@ -353,7 +354,7 @@ class Summarizer:
         read: dict[str, bool] = {}
         found = []
         for message in messages:
-            turn = message.turn
+            turn = await turn_to_read(message, self._history)
             if turn.at <= _hidden_until(marks, message) or not turn.text.strip():
                 continue
             if turn.role == "user" and turn.author not in read:

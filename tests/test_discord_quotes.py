@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
+from bots.quotes import GONE
 from bots.strings import say
+from core.queue_types import Place
 from core.types import ThreadKey
 from tests.local_discord import payloads as p
 from tests.local_discord.deployment import ALICE, BOB, DiscordDeployment, discord_deployment
@@ -97,6 +99,23 @@ async def remembers(deployment: DiscordDeployment, key: ThreadKey, *texts: str) 
         await until(so, 10)
     except TimeoutError:
         pytest.fail(f"remembered: {await deployment.stores.texts(key)}")
+
+
+async def test_what_a_forgotten_person_said_is_not_read_through_an_older_reply_to_it(
+    talk: tuple[DiscordDeployment, str, ThreadKey],
+) -> None:
+    deployment, thread, key = talk
+    secret = await deployment.discord.says(BOB, thread, "the code is 4711")
+    said = await deployment.discord.says(ALICE, thread, "really?", answers=secret)
+    await deployment.stores.history.forget(Place("discord", key.space), BOB["id"])
+    link = f"https://discord.com/channels/{key.space}/{thread}/{said['id']}"
+    await deployment.discord.says(ALICE, thread, f"<@bot> which? {link}")
+    await deployment.discord.until(lambda: deployment.discord.replies(thread))
+    await until(deployment.nothing_owed)
+    texts = await deployment.stores.texts(key)
+    assert texts[0] == f"{GONE.whole}\n\nreally?"
+    assert "4711" not in str(texts)
+    assert "really?" in texts[1]
 
 
 async def test_a_quote_is_a_turn_before_the_question_and_follows_its_message(

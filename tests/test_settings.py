@@ -257,9 +257,7 @@ def test_a_secret_of_two_lines_is_named_and_not_shown(
 ) -> None:
     (tmp_path / "token").write_text("xoxb-hidden\n# the bot's\n")
     monkeypatch.setenv("SLACK_BOT_TOKEN_FILE", str(tmp_path / "token"))
-    with pytest.raises(
-        UsageError, match=r"^SLACK_BOT_TOKEN_FILE is wrong: .* a line end"
-    ) as error:
+    with pytest.raises(UsageError, match=r"^SLACK_BOT_TOKEN_FILE is wrong: .* a line end") as error:
         AllSettings.load()
     assert "hidden" not in str(error.value)
 

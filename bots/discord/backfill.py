@@ -75,8 +75,8 @@ class Backfill:
             turn, files = convert.turn_of(message, bot), files_of(message)
             turn = replace(turn, text=model_text(turn.text)) if own else turn
             if turn.text or files:
-                roles = convert.roles_of(message.author)
-                found.append(Incoming(thread, turn, addressed=False, roles=roles, files=files))
+                roles, quote = convert.roles_of(message.author), convert.quote_in(message, bot)
+                found.append(Incoming(thread, turn, False, roles=roles, files=files, quote=quote))
         return sorted(found, key=lambda incoming: int(incoming.turn.id))
 
     async def recent(self, place: ThreadKey, after: float, most: int) -> RecentMessages:
@@ -136,7 +136,9 @@ class Backfill:
         named = [f"[file: {file.name}]" for file in files_of(message)]
         turn = replace(turn, text="\n\n".join(filter(None, [turn.text, *named])))
         place = _place_of(thread, parent, message)
-        return Incoming(place, turn, addressed=False, roles=roles) if turn.text else None
+        quote = convert.quote_in(message, bot)
+        said = Incoming(place, turn, addressed=False, roles=roles, quote=quote)
+        return said if turn.text else None
 
     async def _open_channel(self, guild: str, ident: str) -> str:
         """A channel that everybody in a server may read, or that of a public thread; else empty."""
