@@ -165,20 +165,28 @@ def find_named(name: str, settings: Settings) -> ModelSpec:
 def _find_named(name: str, settings: Settings) -> ModelSpec:
     if name in settings.models:
         return _from_table(name, settings)
-    if name in CATALOGUE:
-        return CATALOGUE[name]
-    directory = Path(name).expanduser()
-    if is_gguf(directory):
-        directory = _converted(name, directory, settings)
-    if directory.is_dir():
-        return _from_directory(name, str(directory), directory, settings.context_length)
-    if files.is_hub_id(name):
-        found = _pulled(name, name, None, settings)
-        return _from_directory(name, name, found, settings.context_length)
+    if found := _from_source(name, name, None, settings, settings.context_length):
+        return found
     raise UsageError(
         f"the setting model is {name}, which is no model: {', '.join(CATALOGUE)}, a [models.NAME] "
         f"table of {config_file()}, a hub id such as org/name, a directory and a GGUF file are"
     )
+
+
+def _from_source(
+    name: str, source: str, revision: str | None, settings: Settings, known: int | None
+) -> ModelSpec | None:
+    """The spec of a source: a name of the catalogue, a directory, a GGUF file or a hub id."""
+    if source in CATALOGUE:
+        return replace(CATALOGUE[source], name=name)
+    directory = Path(source).expanduser()
+    if is_gguf(directory):
+        directory = _converted(name, directory, settings)
+    if directory.is_dir():
+        return _from_directory(name, str(directory), directory, known)
+    if files.is_hub_id(source):
+        return _from_directory(name, source, _pulled(name, source, revision, settings), known)
+    return None
 
 
 def _from_directory(name: str, source: str, directory: Path, known: int | None) -> ModelSpec:
@@ -244,7 +252,12 @@ def _from_table(name: str, settings: Settings) -> ModelSpec:
     revision = table.get("revision")
     given = table.get("context_length")
     known = given if isinstance(given, int) else settings.context_length
-    return _with_table(name, _base(name, source, revision, settings, known), table)
+    spec = _from_source(name, source, revision, settings, known)
+    if spec is None:
+        raise ModelError(f"[models.{name}] has source {source}, which is no directory")
+    for key, value in table.items():
+        _check_key(f"[models.{name}] in {config_file()}", key, value)
+    return _override(spec, table)
 
 
 def _source_in(name: str, table: dict[str, Any]) -> str:
@@ -255,22 +268,6 @@ def _source_in(name: str, table: dict[str, Any]) -> str:
             "a name of the catalogue, a hub id or a directory"
         )
     return source
-
-
-def _base(
-    name: str, source: str, revision: str | None, settings: Settings, known: int | None
-) -> ModelSpec:
-    if source in CATALOGUE:
-        return replace(CATALOGUE[source], name=name)
-    if files.is_hub_id(source) and not Path(source).is_dir():
-        found = _pulled(name, source, revision, settings)
-        return _from_directory(name, source, found, known)
-    directory = Path(source).expanduser()
-    if is_gguf(directory):
-        directory = _converted(name, directory, settings)
-    if not directory.is_dir():
-        raise ModelError(f"[models.{name}] has source {source}, which is no directory")
-    return _from_directory(name, str(directory), directory, known)
 
 
 _TABLE_TYPES: dict[str, type | tuple[type, ...]] = {
@@ -293,12 +290,6 @@ _TABLE_CHOICES = {
     "tokenizer": ("sentencepiece", "transformers"),
     "thinking": get_args(Thinking),
 }
-
-
-def _with_table(name: str, spec: ModelSpec, table: dict[str, Any]) -> ModelSpec:
-    for key, value in table.items():
-        _check_key(f"[models.{name}] in {config_file()}", key, value)
-    return _override(spec, table)
 
 
 def _check_key(where: str, key: str, value: object) -> None:
