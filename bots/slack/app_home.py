@@ -10,6 +10,7 @@ from bots.slack.components import Block
 from bots.slack.context import Context
 from bots.slack.convert import PLATFORM, Bot, Malformed, ModalSubmission, Press, thread_of
 from bots.slack.manifest import PROMPTS
+from bots.slack.markdown import escaped
 from bots.strings import say
 from core.queue_types import Place
 from core.types import ThreadKey
@@ -93,13 +94,13 @@ class AppHome:
     async def _about(self, actor: Actor, team: str, locale: str, bot: Bot) -> list[Block]:
         here, guide = Place(PLATFORM, team).any_thread, self._context.guide
         hosts = await self._context.relay.model_hosts(here)
-        model = components.escape(await guide.model(here))
-        sent = [say("home_host", locale, host=components.escape(hosts))] if hosts else []
+        model = escaped(await guide.model(here))
+        sent = [say("home_host", locale, host=escaped(hosts))] if hosts else []
         facts = (
             say("home_what", locale),
             say("home_model", locale, model=model),
             *sent,
-            components.escape("\n".join(await guide.help(actor, here, locale))),
+            escaped("\n".join(await guide.help(actor, here, locale))),
             say("ai_notice", locale, model=model),
         )
         return [

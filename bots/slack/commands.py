@@ -15,6 +15,7 @@ from bots.slack.app_home import AppHome
 from bots.slack.context import Context
 from bots.slack.convert import PLATFORM, ModalSubmission, Press, SlashCommand, link_to
 from bots.slack.manifest import BRANCH_SHORTCUT, RESET_SHORTCUT, SHORTCUTS, SUMMARY_SHORTCUT
+from bots.slack.markdown import escaped
 from bots.slack.questions import Question, Questions
 from bots.strings import say
 from bots.summaries import Offer, Summarizer
@@ -156,7 +157,7 @@ class CommandHandler:
         if word in KINDS:
             channel = ThreadKey(PLATFORM, told.team, told.channel, "-")
             said = await self._context.guide.choices.shown(channel, word, locale)
-            return components.escape(f"{said}\n{say('choice_where', locale)}")
+            return escaped(f"{said}\n{say('choice_where', locale)}")
         return say("usage_command", locale, command=told.command)
 
     async def _answer(self, word: str, locale: str, told: SlashCommand) -> str:
@@ -170,10 +171,10 @@ class CommandHandler:
         actor, actions = await self._context.actor(told.team, told.user), self._context.actions
         space = Place(PLATFORM, told.team)
         if word == "audit":
-            return components.escape(await actions.audited(actor, space, locale))
+            return escaped(await actions.audited(actor, space, locale))
         channel = replace(space, channel=told.channel)
         said = await actions.configure(actor, channel, told.rest, locale, convert.ids)
-        return components.escape(said)
+        return escaped(said)
 
     async def on_menu(self, press: Press) -> None:
         """The menu under a reply: the commands, for threads."""
@@ -207,7 +208,7 @@ class CommandHandler:
             self._context.spawn(self._context.open_modal(press.team, press.trigger, view))
         else:
             said = await self._context.guide.choices.shown(key, "model", locale)
-            told = self._context.send_privately(key, press.user, components.escape(said))
+            told = self._context.send_privately(key, press.user, escaped(said))
             self._context.spawn(told)
 
     async def on_chosen(self, sent: ModalSubmission) -> None:
@@ -220,7 +221,7 @@ class CommandHandler:
             for kind in KINDS
             if kind in sent.values
         ]
-        text = components.escape("\n".join(dict.fromkeys(said)))
+        text = escaped("\n".join(dict.fromkeys(said)))
         self._context.spawn(self._context.send_privately(key, sent.user, text))
 
     # -- shortcuts ------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from bots.commonmark import mended
 from bots.markdown import simplified
 from bots.platform import Part
 from bots.slack.convert import WORD_JOINER, Malformed, parsing
+from bots.slack.markdown import escaped
 from bots.strings import say
 from bots.summaries import Offer
 from core.queue_types import Delivery, Rating
@@ -138,7 +139,7 @@ def _feedback(ref: str, locale: str) -> Block:
 
 
 def context_block(text: str) -> Block:
-    return {"type": "context", "elements": [{"type": "mrkdwn", "text": escape(text)}]}
+    return {"type": "context", "elements": [{"type": "mrkdwn", "text": escaped(text)}]}
 
 
 def actions(*elements: Block) -> Block:
@@ -154,17 +155,12 @@ def _text(text: str) -> Block:
     return {"type": "plain_text", "text": text}
 
 
-def escape(text: str) -> str:
-    """Text for mrkdwn, with its special characters escaped."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
 def notification(text: str) -> str:
     """The text of a message for notifications and screen readers, beside its blocks.
 
     Escaped, and cut to Slack's limit for `text` in chat.update.
     """
-    return shortened(escape(text))
+    return shortened(escaped(text))
 
 
 def shortened(written: str) -> str:

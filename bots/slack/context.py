@@ -17,8 +17,9 @@ from bots.platform import PlatformRefused
 from bots.relay import Relay
 from bots.slack.api import WITHOUT_PREVIEWS, SlackApi, Workspaces
 from bots.slack.backfill import Backfill
-from bots.slack.components import Block, escape, shortened
+from bots.slack.components import Block, shortened
 from bots.slack.convert import NOTICE_METADATA
+from bots.slack.markdown import escaped
 from bots.slack.platform import SlackPlatform
 from bots.slack.rate_limits import POST
 from bots.slack.settings import SlackSettings
@@ -61,14 +62,14 @@ class Context:
         """The answer to help, privacy and usage for a person."""
         actor = await self.actor(place.space, user)
         if command == "usage":
-            return escape(await self.guide.usage(actor, place, locale))
+            return escaped(await self.guide.usage(actor, place, locale))
         bot = await self.workspaces.bot(place.space)
         said = about(
             "help_slack" if command == "help" else command,
             locale,
-            escape(await self.relay.model_hosts(place)),
+            escaped(await self.relay.model_hosts(place)),
             name=bot.name,
-            model=escape(await self.guide.model(place)),
+            model=escaped(await self.guide.model(place)),
             mention=f"@{bot.name}",
             days=f"{self.settings.retention_days:g}",
         )
@@ -76,7 +77,7 @@ class Context:
             return said
         admins = say("help_admins", locale, commands="`config`, `audit`")
         lines = await self.guide.help(actor, place, locale, admins)
-        return "\n".join((said, *map(escape, lines)))
+        return "\n".join((said, *map(escaped, lines)))
 
     async def refusal(self, key: ThreadKey, user: str, user_team: str = "") -> str | None:
         """None for a person who may use the bot there; else the refusal, perhaps empty."""

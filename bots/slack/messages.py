@@ -13,9 +13,9 @@ from bots.choices import KINDS
 from bots.markdown import title_of
 from bots.platform import Incoming, Status
 from bots.slack import convert
-from bots.slack.components import escape
 from bots.slack.context import Context
 from bots.slack.convert import PLATFORM, Bot, MessagePosted, SessionStopped, TextCommand
+from bots.slack.markdown import escaped
 from bots.strings import failure, say
 from core.errors import StoreUnavailable
 from core.queue_types import OPENED, Delivery, Place
@@ -130,7 +130,7 @@ class MessageHandler:
             return False
         if self._first(posted, "nothing"):
             key = "files_not_read" if posted.files else "nothing_asked"
-            named = escape(names_of(posted.files))
+            named = escaped(names_of(posted.files))
             self._context.spawn(self._context.tell(posted.key, posted.user, key, files=named))
         return True
 
@@ -148,7 +148,7 @@ class MessageHandler:
         if command not in KINDS:
             return await self._context.sentence(command, locale, posted.user, posted.key)
         shown = await self._context.guide.choices.shown(posted.key, command, locale)
-        return escape(f"{shown}\n{say('choice_where', locale)}")
+        return escaped(f"{shown}\n{say('choice_where', locale)}")
 
     async def _reset(self, posted: MessagePosted) -> None:
         actor = await self._context.actor(posted.key.space, posted.user, posted.user_team)

@@ -41,7 +41,7 @@ from bots.slack.audience import Audience
 from bots.slack.backfill import Backfill
 from bots.slack.convert import LINK, PLATFORM, REPLY_METADATA
 from bots.slack.error_codes import CANNOT_DISPLAY, CANNOT_EDIT, STREAM_IS_OVER, TOO_LONG
-from bots.slack.markdown import has_table, settled, without_margins
+from bots.slack.markdown import escaped, has_table, settled, without_margins
 from bots.slack.rate_limits import POST, LiveReply, ReplyPacer
 from bots.slack.status import PendingEvents, StatusIndicator
 from bots.slack.streams import Streams
@@ -193,7 +193,7 @@ class SlackPlatform:
         thread = delivery.thread
         begins = thread.thread == delivery.turn
         place = replace(thread, thread="") if begins else thread
-        return await self._api.post_privately(place, delivery.author, components.escape(part.text))
+        return await self._api.post_privately(place, delivery.author, escaped(part.text))
 
     async def _stream(self, delivery: Delivery, part: Part, live: LiveReply) -> str | None:
         """Start a native stream, if the part will grow and the rate limits allow it."""
@@ -306,7 +306,7 @@ class SlackPlatform:
 
     def _plain(self, part: Part) -> str:
         """The part as plain text; MessageTooLong if Slack would refuse it."""
-        text = components.escape(part.text)
+        text = escaped(part.text)
         size = len(text.encode())
         if size > components.TEXT_BYTES:
             share = components.TEXT_BYTES / size

@@ -14,6 +14,7 @@ from bots.slack import components
 from bots.slack.api import WITHOUT_PREVIEWS
 from bots.slack.context import Context
 from bots.slack.convert import PLATFORM, QUESTION_METADATA, links_in
+from bots.slack.markdown import escaped
 from bots.slack.rate_limits import POST
 from bots.strings import failure, say
 from core.ports import Outbox
@@ -127,7 +128,7 @@ class Questions:
     async def _post(self, question: Question, locale: str) -> str:
         """Post the question visibly, in the person's name."""
         place = question.place
-        text = components.escape(question.text)
+        text = escaped(question.text)
         shown = say("asked", locale, person=f"<@{question.user}>", text=text)
         answer = await self._context.api.call(
             POST,
