@@ -39,10 +39,9 @@ class RedisFeedback:
         collect: bool = False,
     ) -> None:
         """Store a person's rating of a reply; it replaces an earlier one of theirs."""
-        await self._store.run(
+        await self._store.run_on(
             "add_feedback",
-            self._store.bucket(thread),
-            thread=str(thread),
+            thread,
             job=job,
             by=by,
             verdict=rating,
@@ -157,10 +156,7 @@ class RedisPreferences:
     async def _kept(
         self, thread: ThreadKey, key: str, denied: Iterable[str] = ()
     ) -> list[tuple[str, str, dict[str, str]]]:
-        rows = await self._store.run(
-            "read_kept", self._store.bucket(thread), thread=str(thread), key=key,
-            denied=list(denied),
-        )  # fmt: skip
+        rows = await self._store.run_on("read_kept", thread, key=key, denied=list(denied))
         return [(job, entry, codec.flatten(flat)) for job, entry, flat in rows]
 
     async def _threads(self, place: Place) -> AsyncIterator[ThreadKey]:

@@ -10,7 +10,6 @@ from bisect import bisect_left
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count as count_up
-from typing import Any
 
 import structlog
 
@@ -98,7 +97,7 @@ class RedisHistory:
     async def window(self, claim: Claim) -> Window:
         thread = claim.job.thread
         copy = self._copy(thread)
-        version, all_, history, mailbox = claim.window or await self._run(
+        version, all_, history, mailbox = claim.window or await self._store.run_on(
             "window", thread, since=copy.version, turn=claim.job.turn
         )
         if version >= copy.version or not version:  # else another window was newer
@@ -112,7 +111,7 @@ class RedisHistory:
         return copy
 
     async def turns(self, thread: ThreadKey) -> Sequence[StoredTurn]:
-        _, _, history, mailbox = await self._run("window", thread, since=0, turn="")
+        _, _, history, mailbox = await self._store.run_on("window", thread, since=0, turn="")
         return list(_readable(history + mailbox))
 
     async def prompt_room(self, thread: ThreadKey) -> PromptRoom | None:
@@ -146,14 +145,16 @@ class RedisHistory:
         return ThreadSummary(thread, turns, tokens, jobs, int(epoch), at)
 
     async def reset(self, thread: ThreadKey, by: str) -> int:
-        return int(await self._run("reset", thread, place=str(thread), by=by))
+        return int(await self._store.run_on("reset", thread, place=str(thread), by=by))
 
     async def discard(self, thread: ThreadKey, turn: Turn, job: str) -> None:
         names = {"turn": turn.id, "author": turn.author, "job": job}
-        await self._run("discard", thread, **names)
+        await self._store.run_on("discard", thread, **names)
 
     async def reset_own(self, thread: ThreadKey, by: str) -> int | None:
-        turns = int(await self._run("reset", thread, place=str(thread), by=by, only_asker=by))
+        turns = int(
+            await self._store.run_on("reset", thread, place=str(thread), by=by, only_asker=by)
+        )
         return turns if turns >= 0 else None
 
     async def reset_place(self, place: Place, by: str) -> int:
@@ -222,17 +223,14 @@ class RedisHistory:
 
     async def _branch(self, thread: ThreadKey, turn: str, **arguments: str) -> Branching:
         limits = {"most": MOST_BRANCHES, "depth": BRANCH_DEPTH}
-        outcome, evicted = await self._run("branch", thread, turn=turn, **arguments, **limits)
+        outcome, evicted = await self._store.run_on(
+            "branch", thread, turn=turn, **arguments, **limits
+        )
         return Branching(outcome, bool(evicted))
 
     async def branches(self, thread: ThreadKey) -> Sequence[ThreadKey]:
         name = keys.key("branches", self._store.bucket(thread), str(thread))
         return sorted(map(ThreadKey.parse, await self._store.command("smembers", name)), key=str)
-
-    async def _run(self, script: str, thread: ThreadKey, **arguments: Any) -> Any:
-        return await self._store.run(
-            script, self._store.bucket(thread), thread=str(thread), **arguments
-        )
 
 
 async def purge(store: Store, bucket: int, name: str, most: int | None = None) -> int:

@@ -107,10 +107,10 @@ class RedisQueue:
             }
             for turn in turns[-self._store.limits.mailbox :]
         ]
-        await self._run("seed", thread, turns=rows)
+        await self._store.run_on("seed", thread, turns=rows)
 
     async def attach(self, thread: ThreadKey, turn: Turn, job: str = "") -> bool:
-        answer = await self._run(
+        answer = await self._store.run_on(
             "attach", thread, turn=turn.id, job=job, text=turn.files_text,
             files=codec.encode_files(turn.files), sources=codec.encode_sources(turn.files),
         )  # fmt: skip
@@ -126,7 +126,7 @@ class RedisQueue:
         quoted: str = "",
     ) -> bool:
         known = codec.dump(list(sources)) if sources else ""
-        answer = await self._run(
+        answer = await self._store.run_on(
             "turn_away", thread, job=job, code=code, message=message, sources=known, quoted=quoted
         )
         return bool(answer)
@@ -154,7 +154,7 @@ class RedisQueue:
         )  # fmt: skip
 
     async def delete(self, thread: ThreadKey, turn: str) -> Sequence[str]:
-        return cast("list[str]", await self._run("delete", thread, turn=turn))
+        return cast("list[str]", await self._store.run_on("delete", thread, turn=turn))
 
     async def regenerate(self, wanted: Regeneration, holder: str) -> Receipt:
         job = Job.id_for(wanted.thread, wanted.reply, wanted.revision)
@@ -168,7 +168,7 @@ class RedisQueue:
         )  # fmt: skip
 
     async def cancel(self, thread: ThreadKey, job: str) -> bool:
-        return bool(await self._run("cancel", thread, job=job))
+        return bool(await self._store.run_on("cancel", thread, job=job))
 
     async def open_jobs(self, thread: ThreadKey) -> Mapping[str, str]:
         bucket = self._store.bucket(thread)
@@ -183,7 +183,7 @@ class RedisQueue:
         return await self._usage.today(thread, person, quota)
 
     async def positions(self, thread: ThreadKey, jobs: Sequence[str]) -> Sequence[int]:
-        return cast("list[int]", await self._run("positions", thread, jobs=jobs))
+        return cast("list[int]", await self._store.run_on("positions", thread, jobs=jobs))
 
     # -- the cores' side ------------------------------------------------------------------------
 
@@ -425,11 +425,6 @@ class RedisQueue:
 
     # -- between here and Redis -----------------------------------------------------------------
 
-    async def _run(self, script: str, thread: ThreadKey, **arguments: Any) -> Any:
-        return await self._store.run(
-            script, self._store.bucket(thread), thread=str(thread), **arguments
-        )
-
     async def _ask(self, script: str, thread: ThreadKey, holder: str, **arguments: Any) -> Receipt:
         return await self._ask_in(
             self._store.bucket(thread), script, holder, thread=str(thread), **arguments
@@ -448,7 +443,7 @@ class RedisQueue:
         return Receipt(outcome, job or None, position, code, bool(held), until / 1000, bool(unread))
 
     async def _fenced(self, script: str, claim: Claim, **arguments: Any) -> FenceResult:
-        answer = await self._run(
+        answer = await self._store.run_on(
             script, claim.job.thread, job=claim.job.id, gen=claim.gen, **arguments
         )
         return cast("FenceResult", answer)

@@ -61,9 +61,7 @@ class RedisRules:
         return ThreadRules(rules.model_copy(update=prompted), held, names_place)
 
     async def choose(self, thread: ThreadKey, choice: Choice) -> None:
-        await self._store.run(
-            "choose", self._store.bucket(thread), thread=str(thread), **codec.fields(choice)
-        )
+        await self._store.run_on("choose", thread, **codec.fields(choice))
 
     async def remember_names(self, thread: ThreadKey, channel: str, bot: str) -> None:
         await self._store.run(
@@ -118,8 +116,7 @@ class RedisRules:
 
     async def _stored(self, thread: ThreadKey) -> tuple[Rules, Rules, _Fields, _Fields]:
         """The rules of a thread's space and channel, the choices for it, and names."""
-        where = {"thread": str(thread), "scopes": list(scopes(thread))}
-        found = await self._store.run("read_rules", self._store.bucket(thread), **where)
+        found = await self._store.run_on("read_rules", thread, scopes=list(scopes(thread)))
         *rules, choice, names = map(codec.flatten, found)
         space, channel = map(_read, rules, scopes(thread))
         return space, channel, choice, names

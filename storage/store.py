@@ -339,6 +339,10 @@ class Store:
         except REDIS_FAULTS as error:
             raise StoreUnavailable(sentence(error)) from error
 
+    async def run_on(self, script: str, thread: ThreadKey, **arguments: Any) -> Any:
+        """Run one atomic step on a thread, in its bucket. StoreUnavailable if Redis fails."""
+        return await self.run(script, self.bucket(thread), thread=str(thread), **arguments)
+
     async def each(
         self, buckets: Iterable[int], step: Callable[[int], Awaitable[T]]
     ) -> tuple[Mapping[int, T], StoreUnavailable | None]:
