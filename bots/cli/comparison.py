@@ -175,13 +175,10 @@ class _Contestant:
     def of(cls, settings: Settings, one: Candidate, prompts: Sequence[Prompt]) -> _Contestant:
         if one.answers is not None:
             _, source = read_answers(one.answers, "a", prompts)
-            return cls({"name": one.name, "answers": _file(source)}, None, one.answers)
+            given = {"file": source.name, "sha256": source.sha256}
+            return cls({"name": one.name, "answers": given}, None, one.answers)
         spec = find_named(one.name, settings)
         return cls(_details(settings, spec, prompts), spec, None)
-
-
-def _file(source: Source) -> dict[str, str]:
-    return {"file": source.name, "sha256": source.sha256}
 
 
 def _details(settings: Settings, spec: ModelSpec, prompts: Sequence[Prompt]) -> dict[str, Any]:

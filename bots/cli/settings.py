@@ -54,13 +54,9 @@ def print_rows(rows: Sequence[Row], as_json: bool) -> None:
         for row in rows:
             print_json(asdict(row))
         return
-    names, values = (max(map(len, column)) for column in _columns(rows))
+    names, values = max(len(row.name) for row in rows), max(len(row.value) for row in rows)
     for row in rows:
         print_text(f"{row.name:{names}}  {row.value:{min(values, 40)}}  {row.source}")
-
-
-def _columns(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
-    return [row.name for row in rows], [row.value for row in rows]
 
 
 def rows_of(every: AllSettings) -> Iterator[Row]:

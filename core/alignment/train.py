@@ -31,11 +31,8 @@ class Objective(Protocol):
 
 def draw_batch(step: int, batch: int, count: int, seed: int) -> list[int]:
     """The indices of a step's items: one random order of all items after another."""
-    return [_order(place // count, count, seed)[place % count] for place in _places(step, batch)]
-
-
-def _places(step: int, batch: int) -> range:
-    return range(step * batch, (step + 1) * batch)
+    places = range(step * batch, (step + 1) * batch)
+    return [_order(place // count, count, seed)[place % count] for place in places]
 
 
 def _order(epoch: int, count: int, seed: int) -> list[int]:

@@ -240,7 +240,8 @@ class Dialogue:
                 return self._append(turns, start, cached or CachedDialogue(), so_far)
         groups = list(self._groups(turns[start:]))
         rendered = self._format.whole(list(map(self._message, groups)), *so_far)
-        return self._encoder.whole(rendered), self._token_counts(turns[start:]), None
+        counts = {turn.id: self._tokens_of(turn) for turn in turns[start:]}
+        return self._encoder.whole(rendered), counts, None
 
     def _append(
         self, turns: Sequence[Turn], start: int, cached: CachedDialogue, so_far: tuple[str, str]
@@ -320,9 +321,6 @@ class Dialogue:
     def _overhead(self, resume: str) -> int:
         """The tokens of a prompt without its turns."""
         return self._empty + (self._encoder.count(resume) if resume else 0)
-
-    def _token_counts(self, turns: Sequence[Turn]) -> Mapping[str, int]:
-        return {turn.id: self._tokens_of(turn) for turn in turns}
 
     def _tokens_of(self, turn: Turn) -> int:
         thought = turn.thought if self.keeps_thoughts else ""

@@ -86,7 +86,8 @@ def recount(record: Record) -> Comparison:
 
 def find_named(record: Record) -> frozenset[str]:
     """The prompts with an answer that names its model."""
-    words = [str(side.get(key) or "") for side in _sides(record) for key in ("name", "source")]
+    sides = (record.setup.a, record.setup.b)
+    words = [str(side.get(key) or "") for side in sides for key in ("name", "source")]
     names = model_names(*words)
     found = set()
     for prompt in record.prompts:
@@ -94,10 +95,6 @@ def find_named(record: Record) -> frozenset[str]:
         if pair and is_named((answer.text for answer in pair), prompt.text, names):
             found.add(prompt.id)
     return frozenset(found)
-
-
-def _sides(record: Record) -> tuple[Any, Any]:
-    return record.setup.a, record.setup.b
 
 
 def _figures(record: Record, side: Side, answered: Sequence[str]) -> Figures:

@@ -181,7 +181,8 @@ def _prompt(line: _Line) -> Prompt:
             raise line.wrong(
                 f"a role is {turn.role!r}; user and assistant are known, system comes first"
             )
-        _check_text(line, turn.text)
+        if not turn.text.strip():
+            raise line.wrong("its text is empty")
     if not turns or turns[-1].role != "user":
         raise line.wrong("its last message is not a user's: there is nothing to answer")
     return Prompt(line.id, turns, system, category)
@@ -208,11 +209,6 @@ def _message(line: _Line, message: object) -> dict[str, str]:
         case {"role": str(role), "content": str(content)}:
             return {"role": role, "content": content}
     raise line.wrong('a message is not {"role": ..., "content": ...} with two texts')
-
-
-def _check_text(line: _Line, text: str) -> None:
-    if not text.strip():
-        raise line.wrong("its text is empty")
 
 
 _ENDINGS: tuple[Ending, ...] = ("stop", "length", "repetition")

@@ -70,7 +70,8 @@ def pull(
     lock = directory.with_name(f"{directory.name}.lock")
     with locked(lock, lambda: progress(f"waiting for another process, which is fetching {source}")):
         if find_pulled(data_dir, source, revision) is not None:
-            progress(f"{source} is here already, at revision {_revision(directory)}")
+            known = read_json(directory / PULL_RECORD).get("revision")
+            progress(f"{source} is here already, at revision {known}")
             return directory
         commit, files = _list_files(source, revision or "main", endpoint)
         partial = _begin_partial(directory, commit)
@@ -85,10 +86,6 @@ def pull(
         _finish(source, commit, partial, directory)
     progress(f"{source} is here, at revision {commit}")
     return directory
-
-
-def _revision(directory: Path) -> str:
-    return str(read_json(directory / PULL_RECORD).get("revision"))
 
 
 # -- what there is --------------------------------------------------------------------------------

@@ -131,9 +131,11 @@ class HuggingFaceTokenizer:
     def _table_of(self, spell: Callable[[str], bytes]) -> ByteTable:
         """The bytes that each id adds to a text; none for a special token or an unknown id."""
 
+        added = self._backend.get_added_tokens_decoder()
+
         def find(ident: int) -> bytes:
             token = self._backend.id_to_token(ident)
-            silent = token in self.controls and self._is_special(ident)
+            silent = token in self.controls and added[ident].special
             return b"" if token is None or silent else spell(token)
 
         return ByteTable(find)
@@ -143,9 +145,6 @@ class HuggingFaceTokenizer:
         if self.decode(self.encode("<0x41>")) == "<0x41>":
             return []
         return [f"<0x{byte:02X}>" for byte in range(256)]
-
-    def _is_special(self, ident: int) -> bool:
-        return self._backend.get_added_tokens_decoder()[ident].special
 
     # -- the chat template ----------------------------------------------------------------------
 
