@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,7 @@ from core.access_policy import Asker
 from core.background import first_of
 from core.errors import StoreUnavailable
 from core.queue_types import OPENED, Claim, Delivery, Receipt, Regeneration
-from core.types import Delta, Done, Failed, FileRead, ReplyEvent, ThreadKey, Usage
+from core.types import Delta, Done, Duel, Failed, FileRead, ReplyEvent, ThreadKey, Usage
 from storage import deliveries
 from storage.queue import RedisQueue
 from storage.store import Limits
@@ -352,6 +353,9 @@ class NotYet:
     async def get(self, thread: ThreadKey, job: str) -> Delivery:
         return self.delivery
 
+    async def renew(self, held: Sequence[Delivery]) -> dict[str, bool]:
+        return {one.job: False for one in held}
+
 
 async def test_another_process_is_looked_at_in_pauses(
     story: Story, monkeypatch: pytest.MonkeyPatch
@@ -374,6 +378,132 @@ async def test_another_process_is_looked_at_in_pauses(
     held.deliveries = cast("Any", NotYet(replace(held.delivery, messages=())))
     await held._withdraw(0, "b2")
     assert (slept, removed) == ([0.1] * 4, ["b2"])
+
+
+async def test_a_takeover_writes_the_end_again_when_the_last_holder_must_know_of_it(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    held = _alone(story)
+    held.lease = 1000.0
+    await held._repeat_end(time.monotonic())
+    assert slept == []  # nobody held it before
+    held.delivery = replace(held.delivery, token=OPENED + 1)
+    await held._repeat_end(time.monotonic())
+    assert slept == [pytest.approx(500.0 + held.platform.call_seconds, abs=50)]
+
+
+async def test_a_post_of_an_earlier_process_is_looked_for_again_when_its_call_is_over(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    found = [None, "b1"]
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def find(of: Delivery, index: int) -> str | None:
+        return found.pop(0)
+
+    async def record(of: Delivery, messages: Sequence[str], posting: int | None) -> bool:
+        return True
+
+    held = _alone(story)
+    held.lease = 1000.0
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(held.platform, "call_seconds", 500.0)
+    monkeypatch.setattr(held.platform, "find", find)
+    monkeypatch.setattr(held.deliveries, "record", record)
+    await held._find_unrecorded(0)
+    assert slept == [pytest.approx(500.0, abs=50)]
+    assert held._messages == ["b1"]
+
+
+async def test_a_process_that_waits_for_another_ones_reply_keeps_its_lease(story: Story) -> None:
+    held = _alone(story)
+    ports = NotYet(held.delivery)
+    held.deliveries = cast("Any", ports)
+    held.confirmed -= LEASE
+    with pytest.raises(delivery.LeaseLost):
+        await held._predecessor("1" * 24)
+    assert ports.looks == 1
+
+
+async def test_the_end_of_a_reply_does_not_wait_for_the_pace_of_its_words(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paced: list[bool] = []
+
+    async def pace(of: Delivery, *, final: bool) -> None:
+        paced.append(final)
+        if not final:
+            held._set_view(replace(held.view, end=Done("hi", "stop", Usage(1, 1))))
+            await asyncio.Event().wait()
+
+    held = _alone(story)
+    monkeypatch.setattr(held.platform, "pace", pace)
+    held._set_view(View("hi"))
+    await held._pace()
+    assert paced == [False, True]
+
+
+async def test_a_message_is_disowned_before_it_is_removed(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its removal comes back as an event: nobody may take it for a person's."""
+    done: list[object] = []
+
+    async def disown(of: Delivery, messages: Sequence[str]) -> bool:
+        done.append(list(messages))
+        return True
+
+    async def remove(of: Delivery, message: str) -> None:
+        done.append(message)
+
+    held = _alone(story)
+    held.lease = 1000.0
+    monkeypatch.setattr(held.deliveries, "disown", disown)
+    monkeypatch.setattr(held.platform, "remove", remove)
+    await held._remove_messages(["b1", "b2"])
+    assert done == [["b1", "b2"], "b1", "b2"]
+
+
+async def test_a_duplicate_that_may_not_be_removed_is_left(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[str] = []
+
+    async def find(of: Delivery, index: int) -> str | None:
+        return None if "b2" in of.messages else "b2"
+
+    async def remove(of: Delivery, message: str) -> None:
+        removed.append(message)
+        assert len(removed) == 1
+        raise PlatformRefused("too old")
+
+    held = _alone(story)
+    held.lease = 1000.0
+    monkeypatch.setattr(held.platform, "find", find)
+    monkeypatch.setattr(held.platform, "remove", remove)
+    await held._remove_duplicates(0)
+    assert removed == ["b2"]
+
+
+def test_the_answers_of_a_duel_are_apart_only_if_they_do_not_fit(story: Story) -> None:
+    held = _alone(story)
+    short = Done("", "stop", Usage(1, 2), duel=Duel("one", "two"))
+    assert len(held._parts(View(end=short))) == 1
+    held._part_length = 120
+    long = Done("", "stop", Usage(1, 2), duel=Duel("one " * 50, "two " * 50))
+    parts = held._parts(View(end=long))
+    assert len(parts) > 3
+    assert all(len(part.text) <= 120 for part in parts)
+    assert not any("one" in part.text and "two" in part.text for part in parts)
 
 
 async def test_a_message_that_may_not_be_removed_is_not_looked_for(
@@ -662,6 +792,31 @@ async def test_a_message_that_cannot_be_edited_is_posted_again_once(story: Story
     assert wire.called.count("post") == 2
     assert wire.called.count("remove") == 1
     assert await story.stores.texts(THREAD) == ["hello", "hi there"]
+
+
+async def test_a_message_that_may_never_be_edited_is_posted_again_only_once(story: Story) -> None:
+    story.board.nonce = False
+    wire = Trouble({"edit": ["may not be edited"] * 9})
+    async with story.running(wire=wire) as relay:
+        claim = await story.begin(relay)
+        await story.stores.queue.publish(claim, Delta(2, " there"))
+        await until(lambda: _shown(story, ["hi there"]))
+        await story.stores.reply(claim, "hi there!")
+        await until(lambda: _settled(story))
+    assert wire.called.count("post") == 2
+
+
+async def test_a_message_that_is_posted_again_is_noted_before(story: Story) -> None:
+    """So that a process that takes over looks for it."""
+    story.board.nonce = False
+    wire = Trouble({"post": ["", "is held"], "edit": ["may not be edited"]})
+    async with story.running(wire=wire) as relay:
+        claim = await story.begin(relay)
+        await story.stores.reply(claim, "hi there")
+        await wire.reached.wait()
+        assert (await story.stores.delivery(claim.job.id, THREAD)).posting == 0
+        wire.released.set()
+        await story.shows("hi there")
 
 
 async def test_a_message_that_was_posted_again_is_known_before_the_old_one_goes(

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from core.access_policy import OPEN_PERMIT, Permit, Quota
 from core.queue_types import DeadLetter, Place, Receipt, Regeneration
 from core.types import Cancelled, Delta, Done, Failed, Job, Queued, Started, ThreadKey
+from storage import keys
 from tests.store_fixture import (
     LANE,
     THREAD,
@@ -97,6 +98,21 @@ async def test_each_outcome_of_a_message_has_its_receipt(stores: StoreFixture) -
     assert await stores.say("four", lane="nobody") == Receipt("refused", None, code="no_core")
 
 
+async def test_the_keys_of_a_refusal_have_a_lifetime(stores: StoreFixture) -> None:
+    assert (await stores.say("hello", lane="nobody")).job
+    await stores.deliveries.take_over(THREAD.platform, "one")  # it renews the deliveries
+    await stores.queue.sweep()
+    names = await stores.redis.keys("*")
+    assert [name for name in names if await stores.redis.ttl(name) < 0] == []
+
+
+async def test_the_list_of_threads_loses_what_has_expired(stores: StoreFixture) -> None:
+    await stores.say("hello")
+    await stores.redis.zadd(keys.key("threads", 0), {"slack:T1:C1:old": 1})
+    await stores.queue.sweep()
+    assert await stores.redis.zrange(keys.key("threads", 0), 0, -1) == [str(THREAD)]
+
+
 async def test_each_outcome_of_an_edit_has_its_receipt(stores: StoreFixture) -> None:
     async def edit(
         text: str, revision: str, lane: str = LANE, permit: Permit = OPEN_PERMIT, turn: str = "m1"
@@ -121,8 +137,9 @@ async def test_each_outcome_of_an_edit_has_its_receipt(stores: StoreFixture) -> 
     assert refused == Receipt("refused", code="quota", until=refused.until)
     assert refused.until > time.time()
     await stores.say("seven", id="m7")
-    await stores.reply(await stores.claim(), "7")
     assert await edit("eight", "8") == Receipt("kept")
+    await stores.reply(await stores.claim(), "7")
+    assert await edit("nine", "9") == Receipt("kept")
 
 
 async def test_each_outcome_of_a_press_has_its_receipt(stores: StoreFixture) -> None:
@@ -577,6 +594,13 @@ async def test_a_waiting_job_has_a_position(stores: StoreFixture) -> None:
     second = await stores.say("two", author="U2")
     assert await stores.events(second.job) == [Queued(1)]
     assert await stores.queue.positions(THREAD, [job_of(second)]) == [1]
+
+
+async def test_no_position_is_behind_all_that_wait(stores: StoreFixture) -> None:
+    for number, channel in enumerate(("C2", "C1", "C1")):
+        thread = replace(THREAD, channel=channel, thread=f"{number}.0")
+        last = await stores.say("hello", thread, author=f"U{number}")
+    assert last.position == 3  # equal shares of two channels and two people would be 4
 
 
 async def test_half_a_character_in_a_message_does_not_keep_it_from_being_answered(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -168,6 +169,7 @@ async def test_the_history_keeps_a_stopped_reply_of_a_dead_core(
     assert await stores.texts() == ["hello", "こんにち"]
     stored = (await stores.history.turns(THREAD))[-1]
     assert (stored.turn.id, stored.finish_reason) == (receipt.job, "cancelled")
+    assert stored.turn.at == pytest.approx(time.time(), abs=3600)
     await answered(stores, "and now?", "this", "m2")
     assert await stores.texts() == ["hello", "こんにち", "and now?", "this"]
 
