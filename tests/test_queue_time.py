@@ -214,3 +214,27 @@ async def test_keys_changed_outside_a_reply_have_a_lifetime_too(stores: StoreFix
     await stores.deliveries.take_over("slack", "adapter")
     forever = [name for name in await stores.redis.keys() if await stores.redis.ttl(name) < 0]
     assert forever == []
+
+
+async def test_dead_letters_and_ratings_have_lifetimes_of_their_own(stores: StoreFixture) -> None:
+    """A list that is written again and again would keep its oldest entries for ever."""
+    for name in ("dead", "feedback"):
+        seconds = keys.seconds_of(name) or 0
+        now, _ = await stores.redis.time()
+        for ago in (seconds + 60, seconds - 60):
+            entry = f"{1000 * (now - ago)}-0"
+            await stores.redis.xadd(keys.key(name, 0), {"by": "U1"}, entry)
+        await stores.queue.sweep()
+        assert await stores.redis.xlen(keys.key(name, 0)) == 1
+
+
+@pytest.mark.parametrize("name", ["leases", "delayed"])
+async def test_what_was_due_of_an_expired_thread_is_due_once(
+    stores: StoreFixture, name: str
+) -> None:
+    """A message in such a thread begins it anew, and what is left of it is not that thread's."""
+    await stores.redis.zadd(keys.key(name, 0), {str(THREAD): 1})
+    await stores.say("hello")
+    await stores.queue.sweep()
+    assert not await stores.redis.zcard(keys.key(name, 0))
+    assert await stores.reply(await stores.claim(), "hi") == "ok"

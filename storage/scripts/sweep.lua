@@ -3,8 +3,16 @@
 -- processes, whether to rewrite the append-only file, and the milliseconds until something is due, or
 -- -1 for never.
 
-local function due(key)
-  return call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, 32)
+local function due(name)
+  return call('ZRANGEBYSCORE', K(name), '-inf', now, 'LIMIT', 0, 32)
+end
+
+-- Removes the due threads from a list: an expired thread may have begun anew since, and its numbers
+-- then do not say that it is listed.
+local function take_due(name)
+  local threads = due(name)
+  if #threads > 0 then call('ZREM', K(name), unpack(threads)) end
+  return threads
 end
 
 local function take_over(T)
@@ -22,12 +30,12 @@ local function take_over(T)
 end
 
 local taken_over, over = 0, 0
-for _, T in ipairs(due(K('leases'))) do
+for _, T in ipairs(take_due('leases')) do
   take_over(T)
   taken_over = taken_over + 1
 end
-for _, T in ipairs(due(K('delayed'))) do schedule(T) end
-for _, J in ipairs(due(K('deadlines'))) do
+for _, T in ipairs(take_due('delayed')) do schedule(T) end
+for _, J in ipairs(due('deadlines')) do
   local job = job_of(J)
   if job.state == 'running' and not (job.thread and call('ZSCORE', K('leases'), job.thread)) then
     job.state = 'waiting' -- no core has it, and its lease is gone
@@ -62,9 +70,12 @@ local function look_at_duel(J)
   end
 end
 
-for _, J in ipairs(due(K('duels'))) do look_at_duel(J) end
+for _, J in ipairs(due('duels')) do look_at_duel(J) end
 
 call('ZREMRANGEBYSCORE', K('threads'), '-inf', now - LIFE.threads)
+for _, name in ipairs({ 'dead', 'feedback' }) do
+  call('XTRIM', K(name), 'MINID', string.format('%d', now - LIFE[name]))
+end
 
 -- These are written all the time: their lifetime is renewed here rather than at each write.
 for _, name in ipairs({ 'leases', 'delayed', 'deadlines', 'open', 'arrivals', 'threads', 'resets',
