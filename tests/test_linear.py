@@ -2,14 +2,13 @@
 
 It is measured over two doublings: a step that outgrows the processor's cache costs more once. The
 limit is nine times, where a quadratic step takes sixteen. The times are those of the calling thread
-alone, the best of five. A step over the limit is measured again, up to three times.
+alone. A step over the limit is measured again, the best of five, up to four times.
 """
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping
-from functools import cache
 from time import thread_time
 from typing import Any
 
@@ -87,25 +86,25 @@ def seconds(step: Callable[[str], object], text: str, rounds: int = 5) -> float:
 def check_linear(
     step: Callable[[str], object], unit: str, longest: int = LONGEST, rounds: int = 5
 ) -> None:
-    """Doubles a text twice, until it is as long as `longest` or takes long enough to compare."""
+    """Doubles a text twice, until it is as long as `longest` or takes long enough to compare.
 
-    @cache
-    def first_timed(size: int) -> float:
-        return timed(size)
+    The longer text is measured once, which is never less than the best of several: only where
+    that is over the limit are both measured again, the best of `rounds`.
+    """
 
-    def timed(size: int) -> float:
+    def timed(size: int, rounds: int = rounds) -> float:
         return seconds(step, of_length(unit, size), rounds)
 
     length = longest // 128  # shorter ones are a few messages, of which the first costs less
     while length * 4 <= longest:
-        before, after = first_timed(length), first_timed(4 * length)
-        tries = 3
-        while before > NOISE and after > 9 * before:
-            assert tries > 0, f"{4 * length} characters: {before} s, then {after} s"
-            before, after = timed(length), timed(4 * length)
-            tries -= 1
-        if before > NOISE and after > 0.04:
-            return  # it was compared, and longer ones would only take the test's time
+        if timed(length, 1) > NOISE and (before := timed(length)) > NOISE:
+            after, tries = timed(4 * length, 1), 4
+            while before > NOISE and after > 9 * before:
+                assert tries > 0, f"{4 * length} characters: {before} s, then {after} s"
+                before, after = timed(length), timed(4 * length)
+                tries -= 1
+            if after > 0.04:
+                return  # it was compared, and longer ones would only take the test's time
         length *= 2
 
 
