@@ -64,11 +64,20 @@ class OneOffJobs:
         self._lease = lease
 
     async def count_tokens(
-        self, thread: ThreadKey, person: str, lane: str, texts: Sequence[str], name: str = ""
+        self,
+        thread: ThreadKey,
+        person: str,
+        lane: str,
+        texts: Sequence[str],
+        permit: Permit = OPEN_PERMIT,
+        name: str = "",
     ) -> TokenCounts:
-        """The tokens of texts, by the tokenizer of a lane; OneOffFailed where it has no core."""
+        """The tokens of texts, by the tokenizer of a lane. OneOffFailed where it has no core, or by
+        the permit: it costs no quota, but needs some left."""
         text = json.dumps(texts, ensure_ascii=False)
-        done = await self.run(OneOffJob(thread, person, text, lane, counts_tokens=True, name=name))
+        done = await self.run(
+            OneOffJob(thread, person, text, lane, permit, counts_tokens=True, name=name)
+        )
         if done.finish_reason == "cancelled":
             raise OneOffFailed(Failed("stopped"))
         context, *counts = json.loads(done.text)

@@ -402,8 +402,9 @@ class Summarizer:
         counts: list[int] = []
         context = 0
         for some in _batches(texts, BATCH_LENGTH, len):
+            thread, name = _any_thread(plan.place), _job_name(plan.person)
             measured = await self._relay.one_off_jobs.count_tokens(
-                _any_thread(plan.place), plan.person, plan.lane, some, _job_name(plan.person)
+                thread, plan.person, plan.lane, some, plan.permit, name
             )
             counts, context = [*counts, *measured.tokens], measured.context
         reply = max(1, min(plan.reply, LONGEST, context // SHARE))

@@ -361,8 +361,11 @@ async def test_it_counts_against_the_persons_tokens(slack: SlackDeployment) -> N
     await slack.slack.say("C1", "U1", "some words")
     slack.slack.command("U2", "C1", "catchup all")
     await says(slack, "Summary of 1 messages")
+    (arrivals,) = await slack.redis.keys("*arrivals")
+    jobs = await slack.redis.get(arrivals)
     slack.slack.command("U2", "C1", "catchup all")
     await says(slack, "You have used up what you can ask me today")
+    assert await slack.redis.get(arrivals) == jobs  # nor were tokens counted
 
 
 async def test_a_forget_ends_a_summary_that_may_have_the_persons_words(redis: Redis) -> None:

@@ -14,15 +14,18 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from core import worker
+from core.background import cancel
 from core.dialogue import Dialogue, Prompt
 from core.engine.echo import EchoEngine
-from core.engine_types import Chunk, GenerationRequest
-from core.errors import EngineError
+from core.engine_types import Chunk, EngineStats, GenerationRequest
+from core.errors import EngineError, TurnTooLong
 from core.models.catalogue import CATALOGUE, find_model
 from core.ports import Engine
 from core.queue_types import Claim, FenceResult
+from core.running_job import RunningJob
 from core.settings import Settings
-from core.types import Done, Failed, Started, Usage
+from core.types import Done, Failed, Started, Turn, Usage
 from core.worker import Worker, WorkerSettings
 from storage import keys
 from storage.queue import RedisQueue
@@ -126,6 +129,67 @@ async def test_a_stop_ends_a_reply_at_its_next_words(stores: StoreFixture) -> No
         end = await ends(stores, receipt.job)
     assert isinstance(end, Done)
     assert (end.finish_reason, end.text != f"echo: {TEXT}".strip()) == ("cancelled", True)
+
+
+async def test_a_core_with_one_slot_answers_one_after_the_other(stores: StoreFixture) -> None:
+    class OneSlot(EchoEngine):
+        def stats(self) -> EngineStats:
+            return replace(super().stats(), slots=1 - super().stats().running)
+
+    async with at_work(stores, OneSlot(200)):
+        jobs = [(key, (await stores.say("hello", key)).job) for key in (THREAD, OTHER)]
+        for thread, job in jobs:
+            assert isinstance(await ends(stores, job, thread), Done)
+
+
+async def test_a_job_that_is_claimed_again_here_ends_its_first_claim(stores: StoreFixture) -> None:
+    worker = core(stores, EchoEngine(), "core")
+    await stores.say("hello")
+    claim = await stores.claim()
+    first = RunningJob(claim, worker._dialogues.default)
+    worker._running[claim.job.id] = first
+    worker._start_job(claim)
+    assert first.end == "fenced"
+    await cancel(*worker._tasks)
+
+
+async def test_a_reply_whose_lease_was_lost_at_its_end_is_left_to_others(
+    stores: StoreFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def commit(*words: Any) -> FenceResult:
+        return "fenced"
+
+    monkeypatch.setattr(stores.queue, "commit", commit)
+    with capture_logs() as logs:
+        async with at_work(stores, EchoEngine(), renew=600.0):
+            await stores.say("hello")
+            await until(lambda: _logged(logs, "left to others"))
+    assert [line["why"] for line in logs if line["event"] == "left to others"] == ["fenced"]
+
+
+async def test_a_reply_is_logged_with_its_cost(stores: StoreFixture) -> None:
+    with capture_logs() as logs:
+        async with at_work(stores, EchoEngine()):
+            receipt = await stores.say("hello")
+            end = await ends(stores, receipt.job)
+            await until(lambda: _logged(logs, "replied"))
+    assert isinstance(end, Done)
+    assert end.usage.cached_tokens == 0
+    (line,) = [line for line in logs if line["event"] == "replied"]
+    assert 0 <= line["first_token"] <= line["seconds"]
+    assert line["reply_tokens"] == end.usage.reply_tokens
+
+
+async def _logged(logs: Sequence[Mapping[str, Any]], event: str) -> bool:
+    return any(line["event"] == event for line in logs)
+
+
+def test_a_long_message_is_counted_for_the_person(monkeypatch: pytest.MonkeyPatch) -> None:
+    dialogue, turn = Dialogue.load(CATALOGUE["echo"], None), Turn("m1", "user", "U1", "x" * 20, 1.0)
+    bound = TurnTooLong(12, 10)
+    assert worker._counted(bound, turn, dialogue).tokens == dialogue.count(turn) > 12
+    monkeypatch.setattr(worker, "_COUNTED", 19)
+    assert worker._counted(bound, turn, dialogue) is bound
 
 
 # -- prompts that take long ----------------------------------------------------------------------
