@@ -236,9 +236,11 @@ class Relay:
         revision: str,
         files: Sequence[File] = (),
         quote: Quote | None = None,
+        *,
+        addressed: bool = True,
     ) -> Receipt:
         """A person's message has a new text, or other files. It is forgotten if it is empty now, or
-        if this person's messages are not read."""
+        if this person's messages are not read. `addressed`: it is, or was, for the bot."""
         thread, admission = asker.thread, await self.admission(asker)
         if not (text.strip() or files) or not admission.permit.read:
             await self._delete(thread, turn)
@@ -261,6 +263,7 @@ class Relay:
             admission.permit,
             named,
             attachments.pack(files) or None,
+            expected=addressed,
         )
         metrics.count_receipt(self._platform.name, receipt)
         await self._deliver_opened(receipt, Job.id_for(thread, turn, revision), thread)

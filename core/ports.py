@@ -110,10 +110,12 @@ class JobQueue(Protocol):
         note: Mapping[str, str] | None = None,
         *,
         copied: bool = False,
+        expected: bool = True,
     ) -> Receipt:
         """A message was edited. `files`: a turn with its new files, not yet read; None: unchanged.
         `note`: the note for reading them (`Submission.note`); None: there are none to read.
-        `copied`: the thread has a copy of the message, and nobody is answered."""
+        `copied`: the thread has a copy of the message, and nobody is answered. `expected`: the
+        message may come later, in a thread without the bot, too."""
         ...
 
     async def delete(self, thread: ThreadKey, turn: str) -> Sequence[str]:

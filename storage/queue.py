@@ -144,12 +144,14 @@ class RedisQueue:
         note: Mapping[str, str] | None = None,
         *,
         copied: bool = False,
+        expected: bool = True,
     ) -> Receipt:
         job = Job.id_for(thread, turn, revision)
         known = {"files": codec.unread_fields(files, note)} if files else {}
         return await self._ask(
             "edit", thread, holder, turn=turn, text=text, revision=revision, lane=lane,
-            job=job, seed=str(Job.seed_for(job)), copied=copied, **known,
+            job=job, seed=str(Job.seed_for(job)), copied=copied,
+            expected=expected, **known,
             **await self._permitted(permit, thread),
         )  # fmt: skip
 

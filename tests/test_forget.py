@@ -206,6 +206,17 @@ async def test_the_news_of_a_quiet_platform_leaves_its_last_words_behind(
     assert await stores.redis.xlen(news) == 0
 
 
+async def test_the_edit_of_a_message_that_is_not_for_the_bot_is_not_kept(
+    stores: StoreFixture,
+) -> None:
+    edit = THREAD, "m1", "secret", "1", LANE, "adapter"
+    await stores.queue.edit(*edit, expected=False)
+    assert await words_left(stores, "secret") == []
+    await stores.queue.edit(*edit)
+    await stores.say("old", id="m1")
+    assert await stores.texts() == ["secret"]
+
+
 async def words_left(stores: StoreFixture, word: str) -> list[str]:
     """The keys that hold a word, but for those that end within a minute."""
     await stores.redis.delete("henji:{0}:news:slack")  # adapters trim it to the last seconds

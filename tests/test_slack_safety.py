@@ -22,8 +22,12 @@ async def deployment(redis: Redis) -> AsyncIterator[SlackDeployment]:
 # -- which messages are answered -------------------------------------------------------------
 
 
-async def test_people_who_talk_among_themselves_are_left_alone(deployment: SlackDeployment) -> None:
+async def test_people_who_talk_among_themselves_are_left_alone(
+    deployment: SlackDeployment, redis: Redis
+) -> None:
     slack = deployment.slack
+    lunch = await slack.say("C1", "U2", "lunch?")
+    await slack.edit("C1", lunch, "lunch at one?")
     ts = await deployment.asks("one")
     await slack.say("C1", "U2", "what do you think?", thread=ts)
     await slack.say("C1", "U1", "<@U2> fine", thread=ts)
@@ -32,6 +36,8 @@ async def test_people_who_talk_among_themselves_are_left_alone(deployment: Slack
     assert len(slack.replies("C1", ts)) == 1
     await slack.say("C1", "U1", f"{BOT} two", thread=ts)
     await deployment.answered("C1", ts, "echo: two")
+    kept = await redis.keys("*edited*")
+    assert not any(lunch in name for name in kept)
 
 
 @pytest.mark.parametrize(

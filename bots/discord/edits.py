@@ -51,8 +51,11 @@ class EditHandler:
             return
         asker = Asker(where, str(author.id), convert.roles_of(author))
         quote = convert.quote_in(message, bot)
-        receipt = await self._context.relay.edited(asker, ident, text, revision, files, quote)
-        mentions_now = _is_recent(message) and convert.is_addressed(message, bot)
+        addressed = convert.is_addressed(message, bot)
+        receipt = await self._context.relay.edited(
+            asker, ident, text, revision, files, quote, addressed=addressed
+        )
+        mentions_now = _is_recent(message) and addressed
         if receipt.outcome == "ignored" and mentions_now:
             await self._messages.handle(message)
 

@@ -142,7 +142,12 @@ class MessageEdited:
     """A message has a new text."""
 
     posted: MessagePosted
-    newly_mentioned: bool
+    was_mentioned: bool
+    """The bot was named in the text before."""
+
+    @property
+    def newly_mentioned(self) -> bool:
+        return self.posted.mentioned and not self.was_mentioned
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +253,7 @@ def _edited(body: Json, event: Json, bot: Bot) -> MessageEdited | MessageDeleted
     stamp = str(required(event, "ts")) if other_files else posted.edited  # files have none
     posted = replace(posted, files=files, edited=stamp)
     was_mentioned = bot.user in _MENTION.findall(words_of(before))
-    return MessageEdited(posted, posted.mentioned and not was_mentioned)
+    return MessageEdited(posted, was_mentioned)
 
 
 def _existing_files(message: Json) -> Mapping[str, Json]:

@@ -22,13 +22,13 @@ class EditHandler:
         if edited.newly_mentioned:
             await self._messages.handle(edited.posted, bot)
         else:
-            await self.apply(edited.posted, bot)
+            await self.apply(edited.posted, bot, was_mentioned=edited.was_mentioned)
 
     async def on_deleted(self, deleted: MessageDeleted) -> None:
         """A message is gone: a person's, or the bot's own."""
         await self._context.relay.deleted(deleted.key, deleted.ts)
 
-    async def apply(self, posted: MessagePosted, bot: Bot) -> None:
+    async def apply(self, posted: MessagePosted, bot: Bot, *, was_mentioned: bool = False) -> None:
         """Store an edited message; an edit that is stored already changes nothing."""
         names = await self._context.users.names(bot.team, convert.user_ids_in(posted))
         command = convert.text_command(posted, bot)  # no longer a question, and not run either
@@ -36,4 +36,7 @@ class EditHandler:
         stranger = await self._context.users.is_stranger(bot, posted.user, posted.user_team)
         asker = Asker(posted.key, posted.user, stranger=stranger)
         files = () if command else convert.pointed_at(posted)
-        await self._context.relay.edited(asker, posted.ts, words, posted.edited, files)
+        addressed = posted.direct or posted.mentioned or was_mentioned
+        await self._context.relay.edited(
+            asker, posted.ts, words, posted.edited, files, addressed=addressed
+        )

@@ -68,8 +68,10 @@ local function ask_again(kept)
   return { 'queued', A.job, open_job(T, A.job, job, meta) }
 end
 
--- for a later copy of the message: with earlier messages, or after a reset
+-- for a later copy of the message: with earlier messages, or after a reset. In a thread without the bot,
+-- only a message that is addressed to it comes later.
 local function keep_for_later()
+  if A.copied or not (meta or A.expected) then return end
   local key = K('edited', T .. ' ' .. id)
   local before = call('GET', key)
   if before and is_stale(decoded(before).revision) then return end
@@ -78,7 +80,7 @@ local function keep_for_later()
   touch('edits', T)
 end
 
-if not A.copied then keep_for_later() end
+keep_for_later()
 if not record then -- it is no longer in the history, but may be in samples
   if meta then drop_kept_of_turn(T, id) end
   local kept = meta and not A.copied and aside(T, id)
