@@ -384,7 +384,9 @@ def fresh_kernels() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("fresh_kernels")
-def test_a_compiled_kernel_is_kept_and_loaded_at_the_next_start(tmp_path: Path) -> None:
+def test_a_compiled_kernel_is_kept_and_loaded_and_a_broken_one_is_compiled_again(
+    tmp_path: Path,
+) -> None:
     numba_kernels.keep_compiled(tmp_path)
     compiled = numba_kernels.keep_paged_for(torch.float32)
     assert {path.suffix for path in kept_files(tmp_path)} == {".nbi", ".nbc"}
@@ -393,11 +395,6 @@ def test_a_compiled_kernel_is_kept_and_loaded_at_the_next_start(tmp_path: Path) 
     assert loaded is not compiled
     assert sum(loaded.stats.cache_hits.values()) == 1
 
-
-@pytest.mark.usefixtures("fresh_kernels")
-def test_a_broken_kept_kernel_is_compiled_again(tmp_path: Path) -> None:
-    numba_kernels.keep_compiled(tmp_path)
-    numba_kernels.keep_paged_for(torch.float32)
     for path in kept_files(tmp_path):
         path.write_bytes(b"")
     numba_kernels.keep_paged_for.cache_clear()
