@@ -284,3 +284,12 @@ async def test_lists_lose_what_has_expired(stores: StoreFixture) -> None:
         if not any([await stores.redis.zscore(name, "expired") for name in lists]):
             return
     pytest.fail("they are still there")
+
+
+async def test_forgetting_in_one_space_keeps_the_ratings_of_another(stores: StoreFixture) -> None:
+    threads = (THREAD, replace(THREAD, space="T2"))
+    for thread in threads:
+        await stores.feedback.keep(thread, "0" * 24, "U1", "good")
+    await stores.history.forget(Place("slack", "T1"), "U1")
+    rated = await stores.redis.xrange(keys.key("feedback", 0))
+    assert [fields["thread"] for _, fields in rated] == [str(threads[1])]
