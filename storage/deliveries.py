@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import structlog
 
+from core.place_rules import scopes
 from core.queue_types import OPENED, Delivery
 from core.types import Cancelled, Done, Failed, Queued, ReplyEvent, ThreadKey
 from storage import codec, keys
@@ -156,8 +157,7 @@ class RedisDeliveries:
         return ThreadKey.parse(thread), turn
 
     async def quoting(self, place: ThreadKey, message: str) -> Sequence[ThreadKey]:
-        channel = ":".join(str(place).split(":")[:3])
-        name = self._name("quoted", place, channel, message)
+        name = self._name("quoted", place, scopes(place)[1], message)
         return [ThreadKey.parse(text) for text in await self._store.command("smembers", name)]
 
     # -- events ---------------------------------------------------------------------------------
@@ -227,8 +227,7 @@ class RedisDeliveries:
     # -- between here and Redis -----------------------------------------------------------------
 
     def _of_message(self, place: ThreadKey, message: str) -> str:
-        channel = ":".join(str(place).split(":")[:3])
-        return self._name("message", place, channel, message)
+        return self._name("message", place, scopes(place)[1], message)
 
     def _name(self, name: str, thread: ThreadKey, *parts: str) -> str:
         return keys.key(name, self._store.bucket(thread), *parts)

@@ -36,22 +36,10 @@ QUEUES = 2
 MOST_AT_ONCE = 8
 """Steps of one queue in one round trip."""
 
-REPLICATED_SCRIPTS = frozenset(
-    (
-        "submit",
-        "commit",
-        "edit",
-        "attach",
-        "delete",
-        "regenerate",
-        "read_beginning",
-        "reset",
-        "forget",
-        "vote",
-        "opt_out",
-        "branch",
-    )
-)
+REPLICATED_SCRIPTS = frozenset((
+    "submit", "commit", "edit", "attach", "delete", "regenerate", "read_beginning", "reset",
+    "forget", "vote", "opt_out", "branch",
+))  # fmt: skip
 """Steps whose effects must last once they have returned."""
 
 

@@ -17,28 +17,11 @@ from core.types import FileRead
 
 Locale: TypeAlias = Literal["ja", "en"]
 
-FAILURES = frozenset(
-    (
-        "no_core",
-        "busy",
-        "too_long",
-        "prompt_gone",
-        "deadline",
-        "internal",
-        "store_down",
-        "stopped",
-        "not_allowed",
-        "stranger",
-        "quota",
-        "quota_channel",
-        "file_binary",
-        "file_empty",
-        "file_failed",
-        "file_gone",
-        "file_too_large",
-        "file_too_many",
-    )
-)
+FAILURES = frozenset((
+    "no_core", "busy", "too_long", "prompt_gone", "deadline", "internal", "store_down", "stopped",
+    "not_allowed", "stranger", "quota", "quota_channel", "file_binary", "file_empty", "file_failed",
+    "file_gone", "file_too_large", "file_too_many",
+))  # fmt: skip
 """The codes that a reply may fail with: each is a sentence."""
 
 _SENTENCES: dict[Locale, dict[str, str]] = {"ja": JAPANESE, "en": ENGLISH}

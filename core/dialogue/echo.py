@@ -50,7 +50,7 @@ class CodepointTokenizer:
         return [_IDS.get(character, ord(character)) for character in text]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return "".join(chr(ident) for ident in ids if ident not in _MARKS)
+        return _text_of(ids)
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         names = {USER: "<user>", ASSISTANT: "<assistant>", END: "<end>", SYSTEM: "<system>"}
@@ -70,10 +70,14 @@ class CodepointDetokenizer:
     """Every id is a whole character, so no text is held back."""
 
     def push(self, ids: Sequence[int]) -> str:
-        return "".join(chr(ident) for ident in ids if ident not in _MARKS)
+        return _text_of(ids)
 
     def finish(self) -> str:
         return ""
+
+
+def _text_of(ids: Sequence[int]) -> str:
+    return "".join(chr(ident) for ident in ids if ident not in _MARKS)
 
 
 def messages_in(prompt: Sequence[int]) -> list[dict[str, str]]:
@@ -83,10 +87,7 @@ def messages_in(prompt: Sequence[int]) -> list[dict[str, str]]:
     starts = [at for at, ident in enumerate(prompt) if ident in roles]
     ends = [*starts[1:], len(prompt)]
     messages = [
-        {
-            "role": roles[prompt[start]],
-            "content": "".join(chr(i) for i in prompt[start + 1 : end] if i not in _MARKS),
-        }
+        {"role": roles[prompt[start]], "content": _text_of(prompt[start + 1 : end])}
         for start, end in zip(starts, ends, strict=True)
     ]
     begun = messages and messages[-1]["role"] == "assistant" and not messages[-1]["content"]

@@ -24,17 +24,9 @@ from core.models.manifest import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_manifest
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _LOADING_ERRORS = (
-    OSError,
-    EOFError,
-    ImportError,
-    ValueError,
-    RuntimeError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    pickle.UnpicklingError,
-    SafetensorError,
-)
+    OSError, EOFError, ImportError, ValueError, RuntimeError, KeyError, TypeError, AttributeError,
+    pickle.UnpicklingError, SafetensorError,
+)  # fmt: skip
 
 
 def load_weights(
