@@ -293,3 +293,19 @@ async def test_forgetting_in_one_space_keeps_the_ratings_of_another(stores: Stor
     await stores.history.forget(Place("slack", "T1"), "U1")
     rated = await stores.redis.xrange(keys.key("feedback", 0))
     assert [fields["thread"] for _, fields in rated] == [str(threads[1])]
+
+
+async def test_seeded_words_are_forgotten_too(stores: StoreFixture) -> None:
+    await stores.say("and you?", backfill_wait=60.0, id="m5")
+    await stores.queue.seed(THREAD, [before("m1", "a secret")])
+    assert await stores.history.forget(Place("slack", "T1"), "U2") == 1
+    assert await stores.texts() == ["and you?"]
+    assert await stores.redis.exists(keys.key("rewrite", 0))  # the file may hold it still
+
+
+async def test_a_reset_leaves_no_list_of_the_thread(stores: StoreFixture) -> None:
+    await stores.say("hello", id="m1")
+    await stores.reply(await stores.claim(), "hi")
+    await stores.queue.edit(THREAD, "m2", "it came too early", "1", LANE, "adapter")
+    await stores.history.reset(THREAD, "U1")
+    assert await stores.redis.keys(f"*thread:{THREAD}:*") == []

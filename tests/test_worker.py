@@ -19,7 +19,7 @@ from core.background import cancel
 from core.dialogue import Dialogue, Prompt
 from core.engine.echo import EchoEngine
 from core.engine_types import Chunk, EngineStats, GenerationRequest
-from core.errors import EngineError, TurnTooLong
+from core.errors import EngineError, EngineRefused, TurnTooLong
 from core.models.catalogue import CATALOGUE, find_model
 from core.ports import Engine
 from core.queue_types import Claim, FenceResult
@@ -165,6 +165,19 @@ async def test_a_reply_whose_lease_was_lost_at_its_end_is_left_to_others(
             await stores.say("hello")
             await until(lambda: _logged(logs, "left to others"))
     assert [line["why"] for line in logs if line["event"] == "left to others"] == ["fenced"]
+
+
+async def test_what_an_engine_refuses_ends_with_a_sentence(stores: StoreFixture) -> None:
+    class Refusing(EchoEngine):
+        async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+            raise EngineRefused("the server knows no such model")
+            yield
+
+    async with at_work(stores, Refusing()):
+        receipt = await stores.say("hello")
+        assert await ends(stores, receipt.job) == Failed(
+            "internal", "the server knows no such model"
+        )
 
 
 async def test_a_reply_is_logged_with_its_cost(stores: StoreFixture) -> None:
