@@ -309,3 +309,4 @@ async def test_a_reset_leaves_no_list_of_the_thread(stores: StoreFixture) -> Non
     await stores.queue.edit(THREAD, "m2", "it came too early", "1", LANE, "adapter")
     await stores.history.reset(THREAD, "U1")
     assert await stores.redis.keys(f"*thread:{THREAD}:*") == []
+    assert await stores.redis.ttl(keys.key("edited", 0, f"{THREAD} m2")) <= 60
