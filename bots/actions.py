@@ -330,10 +330,10 @@ class Actions:
         ]
 
     async def opt_out(self, actor: Actor, places: Sequence[Place], *, out: bool) -> Outcome:
-        """Stop keeping a person's data to train a model, or allow it again."""
-        for place in places:
-            if refusal := await self.refusal(actor, place.any_thread):
-                return refusal
+        """Stop keeping a person's data to train a model, or allow it again.
+
+        Everybody may, even without access to the bot: the data are their own.
+        """
         for place in places:
             await self._preferences.opt_out(place, actor.person, out=out)
         log.info("opted out" if out else "opted in", by=actor.person)

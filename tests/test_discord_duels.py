@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from copy import deepcopy
 
+import pytest
+
 from bots.strings import say
 from core.access_policy import Policy
 from core.place_rules import Rules
@@ -113,8 +115,13 @@ async def test_a_private_question_is_no_duel(deployment: DiscordDeployment) -> N
     assert "Regenerate" in labels(message)
 
 
-async def test_people_say_no_to_training_with_privacy(deployment: DiscordDeployment) -> None:
+@pytest.mark.parametrize("denied", [[], [ALICE["id"]]], ids=["member", "denied person"])
+async def test_people_say_no_to_training_with_privacy(
+    deployment: DiscordDeployment, denied: list[str]
+) -> None:
     general = await a_channel(deployment)
+    guild = Place("discord", str(deployment.discord.world.guild_of(general)))
+    await deployment.rulebook.change(guild, "deny_people", denied, "admin")
     used = await deployment.discord.uses(ALICE, general, "privacy")
     assert say("privacy_training", "en") in await told(deployment, used)
     assert used.answer is not None
@@ -122,11 +129,11 @@ async def test_people_say_no_to_training_with_privacy(deployment: DiscordDeploym
     assert say("opt_out", "en") in labels(card)
     pressed = await deployment.discord.presses(ALICE, card, 2)
     assert await told(deployment, pressed) == say("opted_out", "en")
-    place = Place("discord", str(deployment.discord.world.guild_of(general)))
-    assert await preferences(deployment).has_opted_out(place, str(ALICE["id"]))
+    assert await preferences(deployment).has_opted_out(guild, str(ALICE["id"]))
+    await deployment.rulebook.change(guild, "deny_people", [], "admin")
     message = await a_duel(deployment, general)
     await told(deployment, await deployment.discord.presses(BOB, message, A))
-    assert [one async for one in preferences(deployment).samples(place)] == []
+    assert [one async for one in preferences(deployment).samples(guild)] == []
     used = await deployment.discord.uses(ALICE, general, "privacy")
     await told(deployment, used)
     assert used.answer is not None

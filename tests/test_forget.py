@@ -72,6 +72,19 @@ async def everything(stores: StoreFixture) -> dict[str, str]:
     return held
 
 
+async def test_a_reset_of_a_thread_takes_its_dead_letters(stores: StoreFixture) -> None:
+    other = replace(THREAD, thread="2")
+    for thread in (THREAD, other):
+        await stores.say("hello", thread=thread)
+        for _ in range(2):
+            await stores.queue.fail(await stores.claim(), "internal", "the engine's", retry=True)
+            await stores.redis.zadd("henji:{0}:delayed", {str(thread): 1}, xx=True)
+            await stores.queue.sweep()
+    assert len(await stores.queue.dead()) == 2
+    await stores.history.reset(THREAD, "U1")
+    assert [letter.thread for letter in await stores.queue.dead()] == [str(other)]
+
+
 async def test_nothing_a_forgotten_person_said_or_was_told_is_anywhere(
     stores: StoreFixture,
 ) -> None:

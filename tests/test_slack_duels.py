@@ -173,19 +173,24 @@ async def test_a_deleted_duel_takes_no_more_votes(deployment: SlackDeployment) -
     await until_told(deployment, "U2", "duel_over")
 
 
-async def test_people_say_no_to_training_on_the_home_page(deployment: SlackDeployment) -> None:
+@pytest.mark.parametrize("denied", [[], ["U2"]], ids=["member", "denied person"])
+async def test_people_say_no_to_training_on_the_home_page(
+    deployment: SlackDeployment, denied: list[str]
+) -> None:
     slack = deployment.slack
+    space = Place("slack", slack.workspace.team)
+    await deployment.rulebook.change(space, "deny_people", denied, "admin")
     slack.open_home("U2")
     await slack.until(lambda: OPT_OUT in str(slack.workspace.views.get("U2")))
     slack.press_home("U2", OPT_OUT)
     await slack.until(lambda: OPT_IN in str(slack.workspace.views["U2"]))
     assert say("opted_out", "en")[:30] in codec.dump(slack.workspace.views["U2"])
+    await deployment.rulebook.change(space, "deny_people", [], "admin")
     message = await a_duel(deployment)
     slack.press("U1", message, A)
     await until_told(deployment, "U1", "voted_a")
     preferences = RedisPreferences(deployment.store(), deployment.rulebook)
-    place = Place("slack", slack.workspace.team)
-    assert [one async for one in preferences.samples(place)] == []
+    assert [one async for one in preferences.samples(space)] == []
     slack.press_home("U2", OPT_IN)
     await slack.until(lambda: OPT_OUT in str(slack.workspace.views["U2"]))
 

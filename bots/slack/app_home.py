@@ -64,12 +64,13 @@ class AppHome:
         )
 
     async def publish_refusal(self, team: str, user: str, refusal: str, notice: str = "") -> None:
-        """The home page of a person who may not use the bot, but may have their words forgotten."""
+        """The home page of a person who may not use the bot: what they may do all the same."""
         locale = await self._context.users.locale(team, user)
+        actor = await self._context.actor(team, user)
         client = await self._context.workspaces.client(team)
         blocks = [components.section(refusal)] if refusal else []
         blocks += [components.context_block(notice)] if notice else []
-        blocks += [self._forget_button(locale)]
+        blocks += await self._own_data(actor, team, locale)
         await client.views_publish(user_id=user, view={"type": "home", "blocks": blocks})
 
     async def publish(self, team: str, user: str, notice: str = "") -> None:
@@ -83,10 +84,7 @@ class AppHome:
             *await self._about(actor, team, locale, bot),
             *([components.context_block(notice)] if notice else []),
         ]
-        page += [self._forget_button(locale)]
-        if self._context.actions.may_collect(PLATFORM):
-            out = await self._context.actions.has_opted_out(actor, [Place(PLATFORM, team)])
-            page += self._training(locale, out=out)
+        page += await self._own_data(actor, team, locale)
         if admin:
             page += self._admin(locale)
         await client.views_publish(user_id=user, view={"type": "home", "blocks": page})
@@ -107,6 +105,14 @@ class AppHome:
             components.header(say("home_title", locale, name=bot.name)),
             *(components.section(fact) for fact in facts),
         ]
+
+    async def _own_data(self, actor: Actor, team: str, locale: str) -> list[Block]:
+        """To forget one's words, and to opt out of training."""
+        blocks = [self._forget_button(locale)]
+        if self._context.actions.may_collect(PLATFORM):
+            out = await self._context.actions.has_opted_out(actor, [Place(PLATFORM, team)])
+            blocks += self._training(locale, out=out)
+        return blocks
 
     def _forget_button(self, locale: str) -> Block:
         ask = say("reset_confirm", locale, scope=say("scope_mine", locale))

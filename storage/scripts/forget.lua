@@ -51,10 +51,10 @@ for _, J in ipairs(call('ZRANGE', K('asked', who), 0, 10 * A.most - 1)) do
   forget_job(J)
   call('ZREM', K('asked', who), J)
 end
-for _, entry in ipairs(A.first and call('XRANGE', K('dead'), '-', '+') or {}) do
-  local fields = fields_of(entry[2])
-  local space = fields.thread and place_names(fields.thread)
-  if fields.author == A.author and space == A.space then call('XDEL', K('dead'), entry[1]) end
+if A.first then
+  forget_letters(function(letter)
+    return letter.author == A.author and place_names(letter.thread or '-:-:-') == A.space
+  end)
 end
 
 local function forget_aside(T)

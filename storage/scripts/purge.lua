@@ -6,10 +6,10 @@ local purge = decoded(call('HGET', K('purges'), name) or '')
 if not purge.cursor then return { 0, 0 } end
 
 if purge.cursor == '0' then
-  for _, entry in ipairs(call('XRANGE', K('dead'), '-', '+')) do
-    local space, channel = place_names(fields_of(entry[2]).thread or '-:-:-')
-    if space == A.scope or channel == A.scope then call('XDEL', K('dead'), entry[1]) end
-  end
+  forget_letters(function(letter)
+    local space, channel = place_names(letter.thread or '-:-:-')
+    return space == A.scope or channel == A.scope
+  end)
 end
 
 local found = call('ZSCAN', K('threads'), purge.cursor, 'COUNT', A.most)

@@ -11,6 +11,7 @@ end
 audit(A.place, A.by, 'reset', '')
 if A.thread then
   add_mark('thread ' .. A.thread)
+  forget_letters(function(letter) return letter.thread == A.thread end)
   return meta and forget_thread(A.thread, 'reset') or 0
 end
 call('HINCRBY', K('resets'), A.scope, 1)

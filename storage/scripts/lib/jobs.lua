@@ -146,3 +146,10 @@ local function give_up(T, J, job, code, message)
     'author', job.author or '', 'attempts', job.attempts or 0, 'code', code, 'message', message)
   finish_job(T, J, job, 'dead', failed_event(code, message))
 end
+
+-- Deletes the dead letters for whose fields `is_meant` is true.
+local function forget_letters(is_meant)
+  for _, entry in ipairs(call('XRANGE', K('dead'), '-', '+')) do
+    if is_meant(fields_of(entry[2])) then call('XDEL', K('dead'), entry[1]) end
+  end
+end
