@@ -24,7 +24,7 @@ from core.errors import StoreUnavailable
 from core.models.catalogue import CATALOGUE
 from core.ports import ConversationStores, RuleBook
 from core.queue_types import Delivery, Place, Receipt, Regeneration
-from core.types import VERDICTS, Done, Job, ReplyEvent, ThreadKey, Turn, Verdict
+from core.types import VERDICTS, Cancelled, Done, Failed, Job, ReplyEvent, ThreadKey, Turn, Verdict
 from core.worker import Worker
 from storage import codec
 from storage.deliveries import RedisDeliveries
@@ -116,13 +116,19 @@ class Adapter:
 
 
 class KeptEvents(RedisDeliveries):
-    """Copies a reply's events when its delivery is closed: a reset takes them away."""
+    """Copies a reply's events when its delivery is closed: a reset takes them away.
+
+    The delivery of a reply whose message was deleted is closed before the job ends. A reset that
+    comes then takes the end away as well, so that the copy gets one.
+    """
 
     async def close(self, delivery: Delivery, messages: Sequence[str]) -> bool:
         rows = await self._store.command("xrange", f"henji:{{0}}:events:{delivery.job}")
         if rows:
-            texts = codec.dump([fields["e"] for _, fields in rows])
-            await self._store.command("set", f"chaos:{delivery.job}", texts, 600)
+            texts = [fields["e"] for _, fields in rows]
+            if not isinstance(codec.decode_event(texts[-1]), Done | Failed | Cancelled):
+                texts.append(codec.encode_event(Cancelled("delete")))
+            await self._store.command("set", f"chaos:{delivery.job}", codec.dump(texts), 600)
         return await super().close(delivery, messages)
 
 
