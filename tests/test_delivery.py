@@ -553,6 +553,17 @@ async def test_a_long_note_leaves_its_last_part_shorter(story: Story) -> None:
     assert " ".join(part.text for part in parts).split() == end.text.split()
 
 
+async def test_a_note_of_one_character_too_many_takes_it_from_the_words(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = Done("w" * 300, "length", Usage(1, 2))
+    (whole,) = _alone(story)._parts(View(end.text, end=end))
+    assert whole.note
+    monkeypatch.setattr(delivery, "NOTE_LENGTH", len(whole.note) - 1)
+    parts = _alone(story)._parts(View(end.text, end=end))
+    assert [len(part.text) for part in parts] == [299, 1]
+
+
 async def _has_looked(looks: list[int], times: int) -> bool:
     return len(looks) >= times
 
@@ -909,6 +920,7 @@ async def test_a_reply_whose_message_was_deleted_stops_and_is_forgotten(story: S
         claim = await story.begin(relay)
         await story.stores.queue.publish(claim, Delta(2, " there"))
         await until(lambda: _settled(story))
+        assert "ReplyDelivery._read" not in str(asyncio.all_tasks())
     assert wire.called.count("post") == 1
     assert await story.stores.texts(THREAD) == ["hello"]
 

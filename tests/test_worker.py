@@ -22,10 +22,10 @@ from core.engine_types import Chunk, EngineStats, GenerationRequest
 from core.errors import EngineError, EngineRefused, TurnTooLong
 from core.models.catalogue import CATALOGUE, find_model
 from core.ports import Engine
-from core.queue_types import Claim, FenceResult
+from core.queue_types import Claim, FenceResult, Regeneration
 from core.running_job import RunningJob
 from core.settings import Settings
-from core.types import Done, Failed, Started, Turn, Usage
+from core.types import Delta, Done, Failed, Started, Turn, Usage
 from core.worker import Worker, WorkerSettings
 from storage import keys
 from storage.queue import RedisQueue
@@ -93,6 +93,26 @@ async def test_a_core_that_stopped_is_in_no_lane(stores: StoreFixture) -> None:
     async with at_work(stores, EchoEngine()):
         await until(lambda: _serve(stores, 2))
     assert await stores.queue.cores(LANE) == 1  # the test's own
+
+
+async def test_a_core_that_stopped_leaves_no_task_behind(stores: StoreFixture) -> None:
+    before = asyncio.all_tasks()
+    async with at_work(stores, EchoEngine(200)):
+        receipt = await stores.say("hello")
+        await ends(stores, receipt.job)
+    left = {str(task.get_coro()) for task in asyncio.all_tasks() - before}
+    assert [coro for coro in left if "RedisQueue._watch" not in coro] == []
+
+
+async def test_a_continued_reply_shows_at_once_what_it_continues(stores: StoreFixture) -> None:
+    begun = await stores.say(TEXT)
+    await stores.reply(await stores.claim(), "echo: a question", "length")
+    wanted = Regeneration(THREAD, begun.job or "", "1", "U1", resumes=True, lane=LANE)
+    continued = await stores.queue.regenerate(wanted, "adapter")
+    async with at_work(stores, EchoEngine(SLOW)):
+        await until(lambda: shows(stores, continued.job))
+    shown = [event for event in await stores.events(continued.job) if isinstance(event, Delta)]
+    assert shown[0].text.startswith("echo: a question")
 
 
 async def _serve(stores: StoreFixture, cores: int) -> bool:
