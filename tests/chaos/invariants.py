@@ -298,11 +298,12 @@ def _is_reason(found: Findings, reply: Reply, said: SentMessage, code: str) -> b
         case "not_allowed":
             return schedule.changes.may_deny(author, channel, said.began, said.acknowledged)
         case "quota":
-            opened = sum(_messages(o) for o in found.replies.values() if o.job["author"] == author)
+            theirs = (o for o in found.replies.values() if o.job["author"] == author)
+            opened = sum(map(_most_messages, theirs))
             return _may_be_used_up(found, "person", channel, opened + schedule.restarts)
         case "quota_channel":
             there = (o for o in found.replies.values() if o.thread.channel == channel)
-            opened = sum(map(_messages, there))
+            opened = sum(map(_most_messages, there))
             return _may_be_used_up(found, "channel", channel, opened + schedule.restarts)
     return True
 
@@ -316,6 +317,11 @@ def _may_be_used_up(found: Findings, whose: str, channel: str, messages: int) ->
 
 def _messages(reply: Reply) -> int:
     return int(reply.job.get("messages", reply.opened))
+
+
+def _most_messages(reply: Reply) -> int:
+    """The messages that a reply may have used: where an edit was refused, the job says none."""
+    return max(_messages(reply), len(reply.prompts) if reply.opened else 0)
 
 
 def quotas(found: Findings) -> Iterable[str]:
