@@ -339,7 +339,9 @@ def quotas(found: Findings) -> Iterable[str]:
         if exact and most and messages > most:
             yield f"{who} has used {messages} messages of {most}"
     for id_, reply in found.replies.items():
-        restarted = any(_may_restart(found.schedule.said[prompt]) for prompt in reply.prompts)
+        # a message that was deleted is no prompt of its job any more
+        there = (said for said in found.schedule.said.values() if said.thread == reply.thread)
+        restarted = any(map(_may_restart, there))
         if reply.opened and not restarted and _published(reply) > _charge(reply):
             yield f"{id_} published {_published(reply)} tokens, of which {_charge(reply)} count"
 
