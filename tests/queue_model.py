@@ -124,6 +124,7 @@ class Model:
         for job in thread.jobs:
             if id_ in (job.turn, *job.covers):
                 if job.running:
+                    job.author = thread.authors[id_]  # another may have regenerated the reply
                     self._start_over(thread, job)
                     job.cancel = False
                 return "queued", job.id
