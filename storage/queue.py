@@ -150,8 +150,7 @@ class RedisQueue:
         known = {"files": codec.unread_fields(files, note)} if files else {}
         return await self._ask(
             "edit", thread, holder, turn=turn, text=text, revision=revision, lane=lane,
-            job=job, seed=str(Job.seed_for(job)), copied=copied,
-            expected=expected, **known,
+            job=job, seed=str(Job.seed_for(job)), copied=copied, expected=expected, **known,
             **await self._permitted(permit, thread),
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from core.queue_types import Place
+from core.queue_types import Claim, Place
 from core.types import Cancelled, Delta, Done, Started
 from storage import keys
 from storage.store import Limits
@@ -117,16 +117,22 @@ async def test_a_stop_that_meets_the_commit_is_a_stopped_reply(stores: StoreFixt
     assert await nothing_is_left_open(stores)
 
 
-async def test_a_stopped_reply_that_is_handed_back_ends_with_the_shown_text(
-    stores: StoreFixture,
-) -> None:
+async def stopped(stores: StoreFixture) -> Claim:
+    """A reply that shows "half of", and whose person has stopped it."""
     receipt = await stores.say("hello")
     claim = await stores.claim()
     await stores.queue.publish(claim, Delta(0, "half of"))
     await stores.queue.cancel(THREAD, job_of(receipt))
+    return claim
+
+
+async def test_a_stopped_reply_that_is_handed_back_ends_with_the_shown_text(
+    stores: StoreFixture,
+) -> None:
+    claim = await stopped(stores)
     await stores.queue.release(claim)
     assert await stores.nothing_to_do()
-    last = (await stores.events(receipt.job))[-1]
+    last = (await stores.events(claim.job.id))[-1]
     assert isinstance(last, Done)
     assert (last.text, last.finish_reason) == ("half of", "cancelled")
     assert await stores.texts() == ["hello", "half of"]
@@ -136,10 +142,7 @@ async def test_a_stopped_reply_that_is_handed_back_ends_with_the_shown_text(
 async def test_a_stopped_reply_keeps_its_thread_for_the_whole_retention(
     stores: StoreFixture,
 ) -> None:
-    receipt = await stores.say("hello")
-    claim = await stores.claim()
-    await stores.queue.publish(claim, Delta(0, "half of"))
-    await stores.queue.cancel(THREAD, job_of(receipt))
+    claim = await stopped(stores)
     turns = keys.key("turns", 0, str(THREAD))
     await stores.redis.expire(turns, 100)  # it was said a while ago
     await stores.queue.release(claim)
@@ -147,12 +150,9 @@ async def test_a_stopped_reply_keeps_its_thread_for_the_whole_retention(
 
 
 async def test_a_stopped_reply_whose_engine_fails_is_no_dead_letter(stores: StoreFixture) -> None:
-    receipt = await stores.say("hello")
-    claim = await stores.claim()
-    await stores.queue.publish(claim, Delta(0, "half of"))
-    await stores.queue.cancel(THREAD, job_of(receipt))
+    claim = await stopped(stores)
     await stores.queue.fail(claim, "internal", "boom", retry=True)
-    assert isinstance((await stores.events(receipt.job))[-1], Done)
+    assert isinstance((await stores.events(claim.job.id))[-1], Done)
     assert await stores.queue.dead(10) == []
     assert await stores.texts() == ["hello", "half of"]
 

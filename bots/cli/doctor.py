@@ -112,6 +112,7 @@ async def redis(settings: Settings) -> Finding:
         if finding.state != "fault":
             async with open_stores(settings) as stores:
                 await stores.queue.check_writes()
+                # a script, which a user may lack the right to run
                 await stores.queue.positions(ThreadKey(PLATFORM, "local", "trial", "-"), ())
     except OperatorError as error:
         return Finding("Redis", "fault", str(error))

@@ -286,10 +286,8 @@ class CommandHandler:
 
     async def _regenerate_by_token(self, interaction: Interaction, reply: Delivery) -> None:
         """Regenerate as this command's answer: the old message is out of reach."""
-        private, locale = (
-            ReplyAddress.unpack(reply.note).private,
-            self._context.locale_of(interaction),
-        )
+        private = ReplyAddress.unpack(reply.note).private
+        locale = self._context.locale_of(interaction)
         address = convert.token_address(interaction, locale, private=private)
         tokens = self._context.platform.tokens
         with tokens.acknowledging(interaction.token) as acknowledgement:

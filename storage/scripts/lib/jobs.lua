@@ -83,9 +83,8 @@ local function wake_cores(lane)
 end
 
 -- Puts a thread into the order, or delays it until `later`, or neither, by its oldest job, and fences
--- the last holder. A job whose
--- files are being read is delayed at most until its deadline. `meta`, `J` and `job` may be passed to
--- save reading them.
+-- the last holder: nobody runs it then, and `gen` rises at the next claim. A job whose files are being
+-- read is delayed at most until its deadline. `meta`, `J` and `job` may be passed to save reading them.
 local function schedule(T, later, meta, J, job)
   meta = meta or hash(K('thread', T))
   if not meta.state then -- it has expired: its waiting jobs end at their deadlines
