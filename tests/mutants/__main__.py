@@ -215,10 +215,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def choose(number: int, seed: int, only: str) -> Sequence[Mutant]:
+    """Mutants by a seed; a change of the code changes few of them."""
     equivalent = known_equivalent()
     keyed = {mutant.key: mutant for mutant in all_mutants()}
-    candidates = [one for key, one in keyed.items() if only in key and key not in equivalent]
-    return Random(seed).sample(candidates, min(number, len(candidates)))
+    candidates = [key for key in keyed if only in key and key not in equivalent]
+    drawn = sorted(candidates, key=lambda key: Random(f"{seed} {key}").random())
+    return [keyed[key] for key in drawn[:number]]
 
 
 if __name__ == "__main__":
