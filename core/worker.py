@@ -465,16 +465,12 @@ class Worker:
     async def _publish_during(
         self, running: RunningJob, generating: asyncio.Task[FinishReason]
     ) -> None:
-        fresh: asyncio.Task[bool] | None = None
+        generating.add_done_callback(lambda _: running.fresh.set())
         while not generating.done():
-            fresh = fresh or asyncio.create_task(running.fresh.wait())
-            await asyncio.wait({generating, fresh}, return_when=asyncio.FIRST_COMPLETED)
+            await running.fresh.wait()
             if not generating.done():
-                fresh = None
                 await self._publish(running)
                 await asyncio.wait({generating}, timeout=self._settings.publish)
-        if fresh is not None:
-            fresh.cancel()
 
     async def _publish(self, running: RunningJob) -> None:
         running.fresh.clear()

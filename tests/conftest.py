@@ -38,6 +38,11 @@ PATTERNS = "|".join(
 )
 NAMES = re.compile(rf"henji:\{{\d+}}:({PATTERNS})", re.DOTALL)
 """The names that keys of ours may have."""
+SWEPT = re.compile(
+    r"henji:\{\d+\}:(leases|delayed|deadlines|open|arrivals|threads|resets|marks|dead|purges|duels"
+    r"|optouts|salt|news:.+|deliveries:.+)"
+)
+"""Keys whose lifetime is renewed by the sweep and by the platforms' calls for work alone."""
 
 # The processes of a test run share Numba's cache, so that each kernel is compiled once.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "numba"))
@@ -94,8 +99,14 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
         usual = await client.config_get("maxmemory")
         yield client
         await client.config_set("maxmemory", usual["maxmemory"] or "0")  # a test may fill it
-        strange = [name async for name in client.scan_iter("henji:*") if not NAMES.fullmatch(name)]
-        assert not strange, "keys that lack a part of their name"
+        names = [name async for name in client.scan_iter("henji:*", count=1000)]
+        assert all(map(NAMES.fullmatch, names)), "a key lacks a part of its name"
+        async with client.pipeline(transaction=False) as calls:
+            for name in names:
+                calls.ttl(name)
+            lives = await calls.execute()
+        endless = [name for name, life in zip(names, lives, strict=True) if life == -1]
+        assert all(map(SWEPT.fullmatch, endless)), "a key has no lifetime"
 
 
 @pytest.fixture

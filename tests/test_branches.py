@@ -106,6 +106,7 @@ async def test_a_branch_has_the_choice_and_the_retention_of_its_thread(
     await answered(stores, "ask 1", "reply 1", "q1")
     name = keys.key("choice", 0, str(THREAD))
     await stores.redis.hset(name, mapping={"model": "house", "persona": "pirate"})
+    await stores.redis.expire(name, keys.HOUR)
     await stores.redis.hset(keys.key("thread", 0, str(THREAD)), "retention", 5_000_000)
     await branched(stores, "q1")
     choice = keys.key("choice", 0, str(BRANCH))

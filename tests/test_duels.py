@@ -20,7 +20,7 @@ from storage import keys
 from storage.feedback import RedisPreferences
 from tests.open_access import EVERYBODY, OPEN_RULES
 from tests.simulated_platform import Board, SimulatedPlatform
-from tests.store_fixture import LANE, THREAD, StoreFixture
+from tests.store_fixture import LANE, THREAD, StoreFixture, answered
 from tests.waiting import until
 
 OTHER = "other"
@@ -45,13 +45,17 @@ async def claim(stores: StoreFixture, lane: str) -> Claim:
     return claim
 
 
-async def answer(stores: StoreFixture, lane: str, text: str, tokens: int = 5) -> str:
+async def answer(
+    stores: StoreFixture, lane: str, text: str, tokens: int = 5, evict: tuple[str, ...] = ()
+) -> str:
     """A core of the lane answers with a text."""
     held = await claim(stores, lane)
     window = await stores.history.window(held)
     turn = Turn(held.job.id, "assistant", lane, text, at=2.0) if text else None
     done = Done(text, "stop", Usage(10, tokens), f"model of {lane}")
-    commit = Commit(done, turn, "chars", version=window.version, model=f"model of {lane}")
+    commit = Commit(
+        done, turn, "chars", version=window.version, evict=evict, model=f"model of {lane}"
+    )
     return await stores.queue.commit(held, commit)
 
 
@@ -92,6 +96,17 @@ async def remembered(stores: StoreFixture) -> str:
     return reply
 
 
+async def kept(stores: StoreFixture, receipt: Receipt) -> list[str]:
+    """The keys that still speak of a duel."""
+    assert receipt.job is not None
+    found = [name for name in await stores.redis.keys("*duel:*") if receipt.job in name]
+    if await stores.redis.zscore(keys.key("duels", 0), receipt.job) is not None:
+        found.append("duels")
+    if await stores.redis.hexists(keys.key("kept", 0, str(THREAD)), receipt.job):
+        found.append("kept")
+    return found
+
+
 def owned(duel: Duel, text: str) -> Verdict:
     return "a" if duel.a == text else "b"
 
@@ -116,6 +131,14 @@ async def test_two_lanes_answer_one_question_and_one_answer_is_remembered(
     assert {duel.a, duel.b} == {"one", "two"}
     assert (duel.models, duel.votes, last.model) == ((), (), "")
     assert await remembered(stores) == last.text in (duel.a, duel.b)
+
+
+async def test_what_the_first_answer_could_not_read_is_forgotten(stores: StoreFixture) -> None:
+    old = await answered(stores, "a long question", "a long reply", "m0")
+    await ask(stores, id="m1")
+    await answer(stores, LANE, "one", evict=("m0", old))
+    await answer(stores, OTHER, "two")
+    assert (await stores.texts())[:-1] == ["why?"]
 
 
 async def test_order_and_memory_are_drawn_fairly(stores: StoreFixture) -> None:
@@ -273,6 +296,7 @@ async def test_a_second_answer_that_fails_leaves_the_first(
     assert (await end(stores, receipt)).text == "one"
     assert await stores.queue.dead() == []
     assert await remembered(stores) == "one"
+    assert await kept(stores, receipt) == []
 
 
 async def test_a_deadline_between_the_answers_shows_the_one_that_is_there(
@@ -296,7 +320,7 @@ async def test_a_duel_without_any_answer_is_refunded_to_the_model_that_it_counte
     await answer(stores, LANE, "one")
     await stores.redis.delete(keys.key("duel", 0, receipt.job or ""))
     await stores.queue.fail(await claim(stores, OTHER), "too_long", "", retry=False, forget=True)
-    assert isinstance((await stores.events(receipt.job))[-1], Failed)
+    assert (await stores.events(receipt.job))[-1] == Failed("internal", "the first answer is gone")
     (day,) = await stores.redis.keys("*used:*")
     used = await stores.redis.hgetall(day)
     counts = {field: int(by) for field, by in used.items() if field.startswith("messages ")}
@@ -359,6 +383,7 @@ async def test_an_edit_in_the_middle_has_both_answer_the_new_question(
     if running:
         await claim(stores, OTHER)
     await stores.queue.edit(THREAD, "m1", "how?", "2", LANE, "adapter")
+    assert await kept(stores, receipt) == []
     assert await stores.queue.claim(OTHER, "core", 1) == []
     await answer(stores, LANE, "one to how")
     await answer(stores, OTHER, "two to how")

@@ -17,9 +17,9 @@ from bots.relay import Relay
 from core.access_policy import Asker
 from core.engine.echo import EchoEngine
 from core.errors import StoreUnavailable
-from core.queue_types import Claim, Receipt
-from core.types import Failed, ThreadKey
-from tests.store_fixture import LANE, StoreFixture, at_work
+from core.queue_types import Claim, Receipt, Submission
+from core.types import Failed, ThreadKey, Turn, TurnFile
+from tests.store_fixture import LANE, StoreFixture, at_work, job_of
 from tests.test_delivery import THREAD, Story
 from tests.waiting import until
 
@@ -267,6 +267,21 @@ async def test_a_job_without_its_files_ends_at_its_deadline(redis: Redis) -> Non
     await stores.queue.sweep()
     assert Failed("deadline") in await stores.events(receipt.job)
     assert await stores.nothing_to_do()
+
+
+@pytest.mark.parametrize(("sources", "ends"), [(["old"], False), (["new"], True), ([], True)])
+async def test_only_a_fault_of_the_files_that_a_message_has_ends_its_job(
+    redis: Redis, sources: list[str], ends: bool
+) -> None:
+    """An edit may have taken away the files that were being read."""
+    stores = await StoreFixture.serving(redis)
+    file = TurnFile("a.txt", read=False, length=0, source="new")
+    turn = Turn("m1", "user", "U1", "Summarise", 0.0, files=(file,))
+    asked = Submission(THREAD, turn, addressed=True, lane=LANE, unread=True)
+    job = job_of(await stores.queue.submit(asked, "adapter"))
+    assert await stores.queue.turn_away(THREAD, job, "unreadable", "", sources) == ends
+    assert (Failed("unreadable") in await stores.events(job)) == ends
+    assert await stores.queue.attach(THREAD, turn, job) != ends
 
 
 async def test_only_the_platform_s_own_hosts_are_asked() -> None:

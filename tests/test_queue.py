@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from core.access_policy import OPEN_PERMIT, Permit, Quota
+from core.place_rules import Persona
 from core.queue_types import DeadLetter, Place, Receipt, Regeneration
 from core.types import Cancelled, Delta, Done, Failed, Job, Queued, Started, ThreadKey
 from storage import keys
@@ -66,6 +68,13 @@ async def test_a_gap_in_the_news_is_closed_without_telling_anything_twice(
     rest = [type(event) async for event in events]
     listening.cancel()
     assert rest == [Started, Done]
+
+
+async def test_a_message_may_have_a_persona_of_its_own(stores: StoreFixture) -> None:
+    await stores.say("hello", persona=Persona(system_prompt="Be brief."))
+    assert json.loads((await stores.claim()).job.persona) == {"system_prompt": "Be brief."}
+    await stores.say("hello", replace(THREAD, thread="2.0"))
+    assert (await stores.claim()).job.persona == ""
 
 
 async def test_a_message_that_comes_twice_is_one_job(stores: StoreFixture) -> None:

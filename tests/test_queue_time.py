@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import replace
 
 import pytest
@@ -33,6 +34,14 @@ async def stores(redis: Redis) -> StoreFixture:
 
 
 # -- time ---------------------------------------------------------------------------------------
+
+
+async def test_a_sweep_tells_when_the_next_is_due(stores: StoreFixture) -> None:
+    assert (await stores.queue.sweep()).due_in == math.inf
+    await stores.say("hello")
+    assert 30 < (await stores.queue.sweep()).due_in <= 3600  # its deadline
+    await stores.claim()
+    assert (await stores.queue.sweep()).due_in <= 0.1  # its lease
 
 
 async def test_a_deadline_that_meets_a_claim_lets_the_core_finish(stores: StoreFixture) -> None:
@@ -224,6 +233,7 @@ async def test_dead_letters_and_ratings_have_lifetimes_of_their_own(stores: Stor
         for ago in (seconds + 60, seconds - 60):
             entry = f"{1000 * (now - ago)}-0"
             await stores.redis.xadd(keys.key(name, 0), {"by": "U1"}, entry)
+        await stores.redis.expire(keys.key(name, 0), seconds)
         await stores.queue.sweep()
         assert await stores.redis.xlen(keys.key(name, 0)) == 1
 

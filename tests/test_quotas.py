@@ -17,6 +17,7 @@ from core.queue_types import Claim, DailyTotal, Place, Regeneration
 from core.settings import Settings
 from core.types import Delta, Failed, ThreadKey
 from storage import keys
+from storage.history import purge
 from storage.rules import RedisAudit, RedisRules
 from storage.usage import RedisUsage
 from tests.store_fixture import LANE, THREAD, StoreFixture
@@ -324,6 +325,7 @@ async def days_ago(stores: StoreFixture, days: int, **counts: int) -> str:
     name = keys.key("used", 0, str(int(time.time() // keys.DAY) - days))
     for field, count in counts.items():
         await stores.redis.hset(name, field.replace("_", " "), count)
+    await stores.redis.expire(name, 10 * keys.DAY)
     return name
 
 
@@ -356,6 +358,16 @@ async def test_forgetting_takes_the_counts_of_a_person_and_renews_no_quota(
         assert await stores.redis.ttl(name) > 2 * keys.DAY
     kept = [await stores.redis.hkeys(name) for name in await stores.redis.keys("*used:*")]
     assert not [field for fields in kept for field in fields if field.endswith("T1:U1")]
+
+
+async def test_what_is_used_while_a_person_is_being_forgotten_is_forgotten_at_the_end(
+    stores: StoreFixture,
+) -> None:
+    await stores.say("hello", permit=Permit(quota=Quota(person_messages=2)))
+    await purge(stores.store, 0, "person slack:T1:U1")
+    fields = [field for name in await stores.redis.keys("*used:*")
+              for field in await stores.redis.hkeys(name)]  # fmt: skip
+    assert not [field for field in fields if "U1" in field]
 
 
 async def test_counts_of_one_persons_direct_messages_go_with_the_person(
