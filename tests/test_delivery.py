@@ -296,8 +296,14 @@ async def test_a_status_is_shown_until_there_are_words(story: Story) -> None:
     assert held.view == View("hi")
 
 
-async def test_a_follower_that_redis_cut_off_reads_all_events_again(story: Story) -> None:
+async def test_a_follower_that_redis_cut_off_reads_all_events_again(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun: list[int] = []
+    paused: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        paused.append(seconds)
 
     class CutOff:
         async def follow(self, followed: Delivery) -> AsyncIterator[ReplyEvent]:
@@ -310,8 +316,9 @@ async def test_a_follower_that_redis_cut_off_reads_all_events_again(story: Story
     held = _alone(story)
     held.delivery = replace(held.delivery, position=7)
     held.deliveries = cast("Any", CutOff())
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     await held._read()
-    assert begun == [7, 0]
+    assert (begun, paused) == ([7, 0], [0.5])
     assert held._ended.is_set()
 
 

@@ -19,6 +19,7 @@ from tests.store_fixture import (
     LANE,
     THREAD,
     StoreFixture,
+    answered,
     before,
     job_of,
 )
@@ -335,6 +336,32 @@ async def test_after_a_reset_nothing_from_before_is_there(stores: StoreFixture) 
     await stores.say("four")
     await stores.reply(await stores.claim(), "4")
     assert await stores.texts() == ["four", "4"]
+
+
+async def test_a_core_that_reads_a_long_thread_again_reads_what_changed(
+    stores: StoreFixture,
+) -> None:
+    """What it has then is what a core reads that never saw the thread."""
+
+    async def read_again() -> list[str]:
+        await stores.say("and then?")
+        claim = await stores.claim()
+        ours, anew = [
+            [stored.turn.text for stored in (await history.window(claim)).history]
+            for history in (stores.history, StoreFixture.over(stores.redis).history)
+        ]
+        assert ours == anew
+        await stores.reply(claim, "that")
+        return ours
+
+    for number in range(12):
+        await answered(stores, f"ask {number}", f"reply {number}", f"m{number}")
+    assert len(await read_again()) == 24
+    assert (await read_again())[-2:] == ["and then?", "that"]
+    await stores.queue.edit(THREAD, "m3", "ask three", "1", LANE, "adapter")
+    assert "ask three" in await read_again()
+    await stores.queue.delete(THREAD, "m5")
+    assert "ask 5" not in await read_again()
 
 
 async def test_an_edit_of_a_waiting_message_is_answered(stores: StoreFixture) -> None:
