@@ -75,8 +75,11 @@ class File:
     @property
     def source(self) -> str:
         """Identifies the file, whatever signature its address has."""
-        named = urlsplit(self.address).path or self.name
-        return sha256(named.encode()).hexdigest()[:12]
+        try:
+            path = urlsplit(self.address).path
+        except ValueError:  # another company's file may have any address
+            path = self.address
+        return sha256((path or self.name).encode(errors="replace")).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)

@@ -494,7 +494,7 @@ def linked(text: str, links: Sequence[str]) -> str:
 
 
 def _unlinked(text: str) -> str:
-    return re.sub(r"\s*\[\[\d{1,4}\]\]\([^)\s]*\)", "", text)
+    return re.sub(r"(?<!\s)\s*\[\[\d{1,4}\]\]\([^)\s\[]*\)", "", text)
 
 
 def _cut(line: PromptLine, room: int) -> PromptLine:

@@ -198,6 +198,12 @@ def test_a_name_is_one_short_line_that_means_nothing(name: str) -> None:
     assert not set(clean) & set("`<>[]【】\n\r\t")
 
 
+@pytest.mark.parametrize("address", ["https://[x", "https://a/\ud800"])
+def test_a_file_of_any_address_is_named(address: str) -> None:
+    file = file_of("a.pdf", address=address)
+    assert attachments.with_files(asked(), attachments.unread([file])).files[0].source
+
+
 def test_a_long_name_keeps_its_ending() -> None:
     assert attachments.clean_name("報告" * 150 + ".txt").endswith(".txt")
 

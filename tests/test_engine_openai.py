@@ -409,6 +409,15 @@ COSTS: dict[str, tuple[list[str], Usage | None]] = {
         ],
         None,
     ),
+    "costs that no counter holds": (
+        [
+            delta("stop", content="a"),
+            json.dumps({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 1e30}}),
+            json.dumps({"choices": [], "usage": {"prompt_tokens": 10**30, "completion_tokens": 1}}),
+            "[DONE]",
+        ],
+        None,
+    ),
 }  # fmt: skip
 
 
@@ -636,6 +645,15 @@ async def test_llama_cpp_takes_ids_and_gives_them() -> None:
         (lambda: web.json_response([1]), "no JSON object"),
         (lambda: web.Response(text="{", content_type="application/json"), "not JSON"),
         (lambda: web.Response(text=": ping\n\n: ping\n\n"), "broke off"),
+        (lambda: web.Response(status=400, body="満員".encode("cp932")), "status 400"),
+        (
+            lambda: web.Response(
+                status=400, body=b"61", headers={"Content-Type": "text/plain; charset=hex"}
+            ),
+            "status 400",
+        ),
+        (lambda: web.Response(status=400, text="[" * 100_000), "status 400"),
+        (lambda: web.Response(text=f"data: {'[' * 100_000}\n\n"), "not JSON"),
     ],
 )
 async def test_what_is_no_stream_is_told_in_one_sentence(
@@ -663,6 +681,14 @@ async def test_a_whole_answer_in_place_of_a_stream_is_read() -> None:
     assert chunks[-1].finish_reason == "stop"
 
 
+async def test_half_of_a_character_is_replaced() -> None:
+    server = Server(takes_ids=False, gives_ids=False)
+    async with opened(server, api="chat") as engine:
+        server.script = [delta(content="a\ud83d"), delta("stop", content="\ud83d\ude00")]
+        chunks = await replied(engine, chat_request())
+    assert [chunk.text for chunk in chunks] == ["a\ufffd", "\U0001f600"]
+
+
 async def test_a_thought_of_a_chat_server_is_no_part_of_the_reply() -> None:
     spec = find_model(Settings(engine="openai", openai_api="chat", openai_model="m"))
     reply = Dialogue.load(spec, None).reply()
@@ -675,6 +701,7 @@ async def test_a_thought_of_a_chat_server_is_no_part_of_the_reply() -> None:
     [
         "[]", "3", "null", '{"choices": 3}', '{"choices": [3]}', '{"choices": [{"text": 3}]}',
         '{"choices": [{"token_ids": "abc"}]}', '{"choices": [{"token_ids": [null]}]}',
+        '{"choices": [{"token_ids": [1e999]}]}',
         '{"error": {"message": "out of memory"}}', '{"object": "error", "message": "no"}',
         '{"choices": [{"text": "", "finish_reason": "abort"}]}', "not JSON",
     ],

@@ -213,12 +213,13 @@ async def test_four_questions_are_asked_at_once_and_no_more(tmp_path: Path) -> N
         (Server(failures=[503] * 100), "status 503: .*go away"),
         (Server(failures=[401] * 100), "status 401: .*go away"),
         (Server(raw="<html>What?</html>"), "it does not speak JSON: '<html>What"),
+        (Server(raw="[" * 100_000), "it does not speak JSON"),
         (Server(raw="{}"), "its answer is not a chat completion"),
         (Server(raw='{"choices": []}'), "its answer is not a chat completion"),
         (Server(raw=" " * (2 << 20)), "its answer is longer than 1048576 bytes"),
         (Server(stalls=True), "it was silent for 0.05 seconds"),
     ],
-    ids=["away", "rude", "no JSON", "no completion", "no choice", "endless", "slow"],
+    ids=["away", "rude", "no JSON", "deep JSON", "no completion", "no choice", "endless", "slow"],
 )
 async def test_a_judge_that_cannot_judge_ends_the_run_with_one_sentence(
     tmp_path: Path, server: Server, sentence: str

@@ -25,10 +25,13 @@ from bots.quotes import forwarded, quote_of
 from bots.slack import convert as of_slack
 from bots.slack import extract as slack_extract
 from bots.slack import markdown as for_slack
+from bots.summaries import _unlinked
 from bots.text import closed, split
 from core.dialogue.loop_detection import first_round_end
 from core.dialogue.tokenizers.detokenizers import WindowDetokenizer
 from core.errors import TurnTooLong
+from core.evaluation.judges import RULES
+from core.evaluation.prompts import Prompt
 from tests import dialogues
 from tests.dialogues import user
 
@@ -231,6 +234,10 @@ def _read_discord(text: str) -> str:
     return of_discord.readable(text, DISCORD_BOT, lambda kind, ident: "Ann")
 
 
+def _without_numbers(text: str) -> object:
+    return _unlinked(text), _unlinked("[[1]](".join(text))
+
+
 def _as_file(text: str) -> object:
     read = text_of(file_of("a.txt", "text/plain"), f"x{text}".encode())
     return with_files(user(1, "look"), [read])
@@ -242,6 +249,7 @@ def _to_slack(text: str) -> object:
     return for_slack.settled(text), for_slack.has_table(text), parts
 
 
+ASKED = Prompt("1", (user(1, "?"),))
 CONVERTERS: Mapping[str, Callable[[str], object]] = {
     "Slack's message": lambda text: of_slack.whole_text(_posted(text), SLACK_BOT, {"U2": "Ann"}),
     "Slack's command": lambda text: of_slack.text_command(_posted(text), SLACK_BOT),
@@ -261,6 +269,8 @@ CONVERTERS: Mapping[str, Callable[[str], object]] = {
     "a growing text": closed,
     "a quote": lambda text: (quote_of("1", text, text), forwarded(text, text)),
     "a file": _as_file,
+    "points of a summary": _without_numbers,
+    "a judged list": lambda text: RULES["list"](ASKED, text),
 }  # fmt: skip
 
 

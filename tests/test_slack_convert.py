@@ -310,3 +310,32 @@ def test_an_address_in_code_is_code() -> None:
 def test_other_blocks_leave_the_text_as_it_is() -> None:
     assert markdown.written({"text": "hi", "blocks": [{"type": "section"}]}) == "hi"
     assert markdown.written(rich(section())) == "raw"
+
+
+def nested(kind: str) -> dict[str, Any]:
+    inner = section(words("deep"))
+    for _ in range(3000):
+        inner = {"type": kind, "elements": [inner]}
+    return inner
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        section(section(words("a")), kind="list", indent=float("inf")),
+        section(section(words("a")), kind="list", style="ordered", offset=float("inf")),
+        nested("rich_text_list"),
+    ],
+    ids=["too far right", "too high a number", "too deep"],
+)
+def test_blocks_that_cannot_be_shown_leave_the_text(part: dict[str, Any]) -> None:
+    posted = convert.parse_event(event(**rich(part)), BOT)
+    assert isinstance(posted, MessagePosted)
+    assert posted.text == "raw"
+
+
+def test_a_list_is_indented_as_deep_as_slack_shows_it() -> None:
+    part = section(section(words("a")), kind="list", indent=10**6)
+    posted = convert.parse_event(event(**rich(part)), BOT)
+    assert isinstance(posted, MessagePosted)
+    assert posted.text == f"{' ' * 16}- a"

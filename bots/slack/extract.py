@@ -47,7 +47,7 @@ def own_words(message: Json) -> str:
 
 
 _UNDER_A_REPLY = frozenset(("actions", "context", "context_actions"))
-MISSHAPEN = (AttributeError, KeyError, TypeError, ValueError)
+MISSHAPEN = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
 """What reading a wrongly shaped payload raises."""
 
 

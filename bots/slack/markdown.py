@@ -21,6 +21,10 @@ from bots.text import outside_code
 _TABLE_RULE = re.compile(r" {0,3}\|?[ \t]*:?-+:?(?:[ \t]*\|[ \t]*:?-+:?)+(?:[ \t]*\|)?[ \t]*$")
 
 
+DEEPEST = 8
+"""The deepest level of a list in Slack."""
+
+
 def without_margins(parts: Sequence[str]) -> Sequence[str]:
     """The parts of a text. One that goes on with a list item is not indented as deep as code: Slack
     does not see the item's beginning."""
@@ -92,7 +96,8 @@ def _lines(part: Json) -> Sequence[str]:
 
 
 def _items(part: Json) -> Iterator[str]:
-    margin, first = "  " * int(part.get("indent") or 0), int(part.get("offset") or 0) + 1
+    level, first = int(part.get("indent") or 0), int(part.get("offset") or 0) + 1
+    margin = "  " * min(level, DEEPEST)
     for number, item in enumerate(dicts_in(part.get("elements")), first):
         mark = f"{margin}{number}. " if part.get("style") == "ordered" else f"{margin}- "
         said, *more = "\n".join(_lines(item)).split("\n")

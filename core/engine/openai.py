@@ -333,10 +333,10 @@ async def _check(response: aiohttp.ClientResponse) -> None:
         raise EngineRefused("it answers with a web page: HENJI_OPENAI_BASE_URL ends in /v1, mostly")
     if response.status < 400:
         return
-    text = await response.text()
+    text = (await response.read()).decode(errors="replace")
     try:
         text = message_of(json.loads(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         text = text.strip()
     sentence = f"status {response.status}: {text[:300]}"
     if response.status in (408, 409, 425, 429) or response.status >= 500:

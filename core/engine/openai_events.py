@@ -16,6 +16,8 @@ from core.types import FinishReason, Usage
 
 _LINE_BYTES = 1 << 26
 """The longest line: the first event may repeat the prompt's ids, or its log probabilities."""
+_MOST_TOKENS = 1 << 32
+"""The largest cost that is believed: Redis adds costs as 64-bit numbers."""
 _USAGE_SECONDS = 2.0
 """The longest wait for the cost of a chat's reply after its end."""
 
@@ -50,7 +52,7 @@ class RemoteReply:
             return None
         try:
             return self._read_choice(event["choices"][0])
-        except (TypeError, ValueError, LookupError, AttributeError):
+        except (TypeError, ValueError, LookupError, AttributeError, OverflowError):
             shown = json.dumps(event)[:200]
             raise EngineError(f"the server sent an event that makes no sense: {shown}") from None
 
@@ -91,7 +93,9 @@ class RemoteReply:
             thought, text = _of_parts(text)
         if not isinstance(text, str) or not isinstance(thought, str):
             raise TypeError("text is expected")
-        return self._with_tags(thought, text) or None
+        said = self._with_tags(thought, text)
+        # half of a character, as of a server that counts in UTF-16, has no encoding
+        return said.encode("utf-16", "surrogatepass").decode("utf-16", "replace") or None
 
     def _with_tags(self, thought: str, text: str) -> str:
         written = ""
@@ -121,7 +125,7 @@ class RemoteReply:
 
 
 def _count(given: object) -> int | None:
-    return given if isinstance(given, int) and given >= 0 else None
+    return given if isinstance(given, int) and 0 <= given <= _MOST_TOKENS else None
 
 
 _THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
@@ -201,7 +205,7 @@ async def events_of(response: aiohttp.ClientResponse) -> AsyncIterator[Mapping[s
 def _parsed(data: bytes) -> Mapping[str, Any]:
     try:
         event = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise aiohttp.ClientPayloadError("the server sent an event that is not JSON") from None
     if not isinstance(event, dict):
         raise aiohttp.ClientPayloadError("the server sent an event that is no JSON object")

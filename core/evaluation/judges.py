@@ -166,7 +166,7 @@ class ServerJudge:
                 raise self._fault(f"status {response.status}: {text.strip()[:200]}")
             try:
                 return json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise self._fault(f"it does not speak JSON: {text.strip()[:80]!r}") from None
 
     async def _text(self, response: aiohttp.ClientResponse) -> str:
@@ -201,7 +201,7 @@ def better(scores: tuple[float, float]) -> Winner:
 
 
 _WORD = re.compile(r"[^\W\d_]+")
-_LIST_ITEM = re.compile(r"^\s*(?:[-*・•]|\d+[.．、)])", re.MULTILINE)
+_LIST_ITEM = re.compile(r"^[^\S\n]*(?:[-*・•]|\d+[.．、)])", re.MULTILINE)
 _SENTENCE = re.compile(r"[^。.!?！？\n]+[。.!?！？\n]?")
 _POLITE = re.compile(
     r"(?:です|ます|でした|ました|ません|ましょう|ください)(?:か|ね|よ|が)?[。.!?！？\s]*$"
