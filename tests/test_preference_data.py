@@ -120,12 +120,16 @@ async def put(
     await stores.say("hello", thread=key, id=f"m{number}.{thread}")
     entry = {"asker": "U1", "authors": ["U2", "U1"], "turns": ["m1", "m2"], "at": 1}
     name = f"henji:{{0}}:thread:{key}:kept"
+    sample = f"henji:{{0}}:sample:j{number}"
     await stores.redis.hset(name, f"j{number}", json.dumps(entry))
     fields = {str(at): codec.encode_trace(one) for at, one in enumerate(traces, 1)}
     fields |= {f"vote {person}": verdict for person, verdict in votes.items()}
-    await stores.redis.hset(f"henji:{{0}}:sample:j{number}", mapping=fields)
-    for person in ("U1", "U2", *votes):
-        await stores.redis.zadd(f"henji:{{0}}:person:slack:T1:{person}", {str(key): 1})
+    await stores.redis.hset(sample, mapping=fields)
+    listed = [f"henji:{{0}}:person:slack:T1:{person}" for person in ("U1", "U2", *votes)]
+    for one in listed:
+        await stores.redis.zadd(one, {str(key): 1})
+    for one in (name, sample, *listed):
+        await stores.redis.expire(one, 3600)
 
 
 @pytest.fixture
@@ -157,6 +161,14 @@ async def test_align_reads_the_files_of_the_command(
     assert "export   slack:T1:C1  preferences 40" in ran.out
     ran = await in_a_shell("henji admin preferences slack:T1:C2 --as kto", **told)
     assert (ran.status, "nothing that gives kto" in ran.err) == (1, True)
+
+
+async def test_no_words_of_an_example_act_on_a_terminal(stores: Collecting, redis_url: str) -> None:
+    said = "\x9b2J\u202e\x1b]0;owned\x07"
+    await put(stores, 1, {"U3": "1"}, trace(said), TWO)
+    ran = await in_a_shell("henji admin preferences slack:T1 --as dpo", REDIS_URL=redis_url)
+    assert ran.out.rstrip("\n").isprintable()
+    assert json.loads(ran.out)["chosen"][0]["content"] == said
 
 
 async def test_forget_names_the_adapters_with_a_persons_words(
@@ -199,10 +211,14 @@ async def duel(stores: StoreFixture, number: int, votes: dict[str, str]) -> None
     fields = {"thread": str(key), "asker": "U1", "question": f"m{number}", "order": order}
     voted = {f"vote {person}": verdict for person, verdict in votes.items()}
     name = f"henji:{{0}}:duel:d{number}"
+    kept = f"henji:{{0}}:thread:{key}:kept"
     await stores.redis.hset(name, mapping={**fields, **answers, **voted})
-    await stores.redis.hset(f"henji:{{0}}:thread:{key}:kept", f"d{number}", "{}")
-    for person in votes:
-        await stores.redis.zadd(f"henji:{{0}}:person:slack:T1:{person}", {str(key): 1})
+    await stores.redis.hset(kept, f"d{number}", "{}")
+    listed = [f"henji:{{0}}:person:slack:T1:{person}" for person in votes]
+    for one in listed:
+        await stores.redis.zadd(one, {str(key): 1})
+    for one in (name, kept, *listed):
+        await stores.redis.expire(one, 3600)
 
 
 async def test_votes_make_the_table_of_two_models(
