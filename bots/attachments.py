@@ -75,11 +75,8 @@ class File:
     @property
     def source(self) -> str:
         """Identifies the file, whatever signature its address has."""
-        try:
-            path = urlsplit(self.address).path
-        except ValueError:  # another company's file may have any address
-            path = self.address
-        return sha256((path or self.name).encode(errors="replace")).hexdigest()[:12]
+        named = path_of(self.address) or self.name
+        return sha256(named.encode(errors="replace")).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +110,14 @@ def clean_name(name: str) -> str:
 
 def _is_unseen(character: str) -> bool:
     return unicodedata.category(character)[0] in "CZ"
+
+
+def path_of(address: str) -> str:
+    """The path of an address. An app's may be invalid: then the whole."""
+    try:
+        return urlsplit(address).path
+    except ValueError:
+        return address
 
 
 def file_of(name: str, type_: str = "", size: int = 0, address: str = "") -> File:

@@ -63,8 +63,11 @@ async def _content(answer: aiohttp.ClientResponse, most: int) -> bytes:
 
 
 def host_of(address: str) -> str:
-    """The scheme and the host of an address, as `download` takes it."""
-    parts = urlsplit(address)
+    """The scheme and the host of an address, as `download` takes it; empty if it is invalid."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return ""
     return f"{parts.scheme}://{parts.netloc}".lower()
 
 

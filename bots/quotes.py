@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from urllib.parse import urlsplit
 
-from bots.attachments import File, clean_name
+from bots.attachments import File, clean_name, path_of
 from core.types import Turn
 
 LENGTH = 4_000
@@ -75,7 +74,7 @@ def of_bot(name: str, text: str) -> str:
 def image(name: str, address: str = "") -> str:
     """A picture, which is named but not read, by its name or the end of its address; empty if it
     has neither."""
-    name = name.strip() or PurePosixPath(urlsplit(address).path).name
+    name = name.strip() or PurePosixPath(path_of(address)).name
     return f"[image: {clean_name(name)}]" if name or address else ""
 
 

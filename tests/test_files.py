@@ -291,6 +291,7 @@ async def test_only_the_platform_s_own_hosts_are_asked() -> None:
         "https://cdn.example.com.evil.org/a.txt",
         "https://user@cdn.example.com/a.txt",
         "file:///etc/passwd",
+        "https://[cdn.example.com/a.txt",
     ):
         with pytest.raises(PlatformRefused):
             await downloads.download(address, 10, frozenset({"https://cdn.example.com"}))

@@ -403,6 +403,12 @@ def test_tokenize_shows_pieces_ids_and_count(tmp_path: Path) -> None:
     assert table[-1] == f"{len(table) - 1} tokens"
 
 
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_no_token_acts_on_a_terminal(words: tuple[str, ...]) -> None:
+    told = run(tokenize, *words, "\x1b]0;owned\x07\x9b2J\u202e", HENJI_ENGINE="echo")
+    assert told.output.replace("\n", "").isprintable()
+
+
 def test_tokenize_shows_the_prompt_of_one_turn() -> None:
     told = run(tokenize, "--prompt", "--json", "hi", HENJI_ENGINE="echo")
     assert json.loads(told.output)["pieces"] == ["<user>", "h", "i", "<end>", "<assistant>"]

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from bots.access import Access
 from bots.platform import Incoming
-from bots.quotes import Quote, quote_of
+from bots.quotes import Quote, image, quote_of
 from bots.relay import Relay, RelaySettings
 from core.access_policy import Asker, Policy
 from core.queue_types import Place, QuotedTurn
@@ -136,3 +136,8 @@ async def test_an_edit_of_the_question_keeps_the_quote_apart(stores: StoreFixtur
     text = f"{INLINE}\n\nwhere?"
     await relay_over(stores).edited(Asker(THREAD, "U1"), question.turn.id, text, "7", (), quote())
     assert await stores.texts(THREAD) == ["I restarted it", "where?"]
+
+
+def test_a_picture_of_any_address_is_named() -> None:
+    assert image("", "https://cdn/a/b.png?x=1") == "[image: b.png]"
+    assert image("", "https://[x/b.png") == "[image: b.png]"

@@ -24,6 +24,7 @@ from bots.cli.common import (
     operator_name,
     parse_place,
     print_json,
+    print_status,
     print_text,
 )
 from bots.cli.settings import effective_rules, print_rows
@@ -257,8 +258,8 @@ def preferences(where: str, form: Form, out: Path | None, weak: bool, held_out: 
         if not len(data):
             raise OperatorError(f"nothing that gives {form} is kept of {place}: see `collect`")
         if out is None:
-            for line in data.lines():
-                click.echo(line)
+            for row in (*data.training, *data.test):
+                print_json(row)
             return
         for path in data.write(out):
             print_text(f"{path}: {len(data.training if path == out else data.test)} examples")
@@ -298,7 +299,7 @@ def config(where: str, words: tuple[str, ...], effective: bool, as_json: bool) -
             await _check_prompt(stores, settings, place, name, chosen)
             await stores.rulebook.change(place, name, chosen, operator_name())
         if name == "model" and chosen and not await stores.queue.cores(chosen):
-            click.echo(strings.say("config_unserved", "en", model=chosen), err=True)
+            print_status(strings.say("config_unserved", "en", model=chosen))
         for rule, found in (await stores.rulebook.set_here(place)).set_here().items():
             if name in ("", rule):
                 print_text(f"{rule} = {rule_text(found)}")
@@ -330,7 +331,7 @@ async def _check_prompt(
     lane = (await stores.rulebook.rules(place.any_thread)).model or settings.job_lane
     count_tokens = partial(one_off_jobs.try_to_count_tokens, place.any_thread, "operator", lane)
     if warning := await check_prompt(name, value, count_tokens, "en"):
-        click.echo(warning, err=True)
+        print_status(warning)
 
 
 def _show_effective(place: Place, as_json: bool) -> None:

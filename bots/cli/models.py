@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import click
 
 from bots import platforms
-from bots.cli.common import print_status, table
+from bots.cli.common import print_json, print_status, table
 from core.errors import ModelError, OperatorError
 from core.models.catalogue import (
     CATALOGUE,
@@ -21,6 +20,7 @@ from core.models.catalogue import (
     is_downloaded,
     pull_model,
 )
+from core.observe.logs import printable
 from core.settings import Settings
 
 
@@ -126,10 +126,10 @@ def tokenize(model: str | None, as_json: bool, prompt: bool, text: str) -> None:
     tokens = _tokens(platforms.load(model=model, engine=engine), text, prompt=prompt)
     if as_json:
         told = {name: getattr(tokens, name) for name in ("pieces", "ids", "count", "decoded")}
-        click.echo(json.dumps(told, ensure_ascii=False))
+        print_json(told)
         return
     for piece, ident in zip(tokens.pieces, tokens.ids, strict=True):
-        click.echo(f"{ident:>8}  {piece}")
+        click.echo(f"{ident:>8}  {printable(piece)}")
     click.echo(f"{tokens.count} tokens")
 
 

@@ -409,9 +409,6 @@ class DataSet:
                 _write(path, found)
         return [path for path, found in files.items() if found]
 
-    def lines(self) -> Iterator[str]:
-        return _lines([*self.training, *self.test])
-
 
 def data_set(
     samples: Iterable[Sample],
@@ -431,8 +428,4 @@ def data_set(
 
 def _write(path: Path, found: Iterable[Row]) -> None:
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.writelines(f"{line}\n" for line in _lines(found))
-
-
-def _lines(found: Iterable[Row]) -> Iterator[str]:
-    return (json.dumps(row, ensure_ascii=False) for row in found)
+        file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in found)

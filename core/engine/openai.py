@@ -357,5 +357,5 @@ async def _first_model(http: aiohttp.ClientSession, remote: RemoteServer) -> str
             hint = "; HENJI_OPENAI_BASE_URL ends in /v1, mostly"
         where = f"{remote.shown}/models"
         raise ModelError(f"no model server answers at {where}: {error}{hint}") from None
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise ModelError(f"{remote.shown}/models lists no model") from None
