@@ -32,7 +32,7 @@ from core.background import first_of
 from core.errors import StoreUnavailable
 from core.queue_types import OPENED, Claim, Delivery, Receipt, Regeneration
 from core.types import Delta, Done, Duel, Failed, FileRead, ReplyEvent, ThreadKey, Usage
-from storage import deliveries
+from storage import deliveries, keys
 from storage.queue import RedisQueue
 from storage.store import Limits
 from tests.open_access import EVERYBODY
@@ -240,6 +240,25 @@ async def test_a_reply_that_waits_for_its_turn_looks_only_when_something_happens
     assert len(looks) == 2
     first.finished.set()
     await waiting
+
+
+async def test_a_reply_that_waits_for_its_turn_shows_its_place(story: Story) -> None:
+    first = _alone(story)
+    second = _alone(story, after=first)
+    waiting = asyncio.create_task(second._wait_for_turn())
+    second.set_status(Status("queued", 3))
+    await until(lambda: _has_status(story))
+    first.finished.set()
+    await waiting
+
+
+async def test_a_recorded_message_renews_the_lease(story: Story) -> None:
+    job = await story.say(story.relay("one"), "hello")
+    held = await story.stores.delivery(job, THREAD)
+    open_ = keys.key("deliveries", story.stores.store.bucket(THREAD), THREAD.platform)
+    await story.stores.redis.zadd(open_, {job: 1}, xx=True)
+    assert await story.stores.deliveries.record(held, ["b1"], None)
+    assert await story.stores.redis.zscore(open_, job) > 1000 * time.time()
 
 
 async def test_a_reply_is_not_written_before_the_one_above_it(
