@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 
 from core.dialogue import Dialogue
 from core.models.catalogue import CATALOGUE, ModelSpec
@@ -20,10 +20,17 @@ PLAIN = replace(CATALOGUE["rinna"], name="tiny-plain")
 CHAT = replace(CATALOGUE["smollm2"], name="tiny-chat", context_length=2048, max_new_tokens=128)
 
 
-@cache
+_FOLDER = TemporaryDirectory(prefix="henji-tiny-")  # removed when the process ends
+
+
 def folder() -> Path:
     """A folder for files that all tests of a session share."""
-    return Path(mkdtemp(prefix="henji-tiny-"))
+    return Path(_FOLDER.name)
+
+
+def new_folder() -> Path:
+    """A new folder in it."""
+    return Path(mkdtemp(dir=folder()))
 
 
 @cache

@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import datetime, tzinfo
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -45,7 +44,7 @@ def files(template: str, ordinary: tuple[str, ...] = ()) -> Path:
     hub.add_tokens(
         [AddedToken(t, special=False, normalized=False) for t in (*of_thoughts, *ordinary)]
     )
-    directory = Path(mkdtemp(prefix="henji-template-"))
+    directory = dialogues.new_folder()
     return tiny_models.tokenizer_files(directory, template=template, tokenizer=hub.to_str())
 
 
@@ -59,7 +58,7 @@ def smollm2() -> Path:
     """The embedded model's tokenizer, without its weights."""
     from transformers import AutoTokenizer
 
-    gguf, directory = embedded_gguf(), Path(mkdtemp(prefix="henji-smollm2-"))
+    gguf, directory = embedded_gguf(), dialogues.new_folder()
     with quiet_transformers():
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(directory)
     return directory
@@ -320,7 +319,7 @@ def test_the_beginning_of_a_reply_that_a_template_leaves_out_is_added() -> None:
 
 
 def test_the_default_of_several_templates_is_used() -> None:
-    directory = Path(mkdtemp(prefix="henji-template-"))
+    directory = dialogues.new_folder()
     named = [
         {"name": "default", "template": STRIPPED},
         {"name": "tool_use", "template": "{{ 1/0 }}"},
@@ -344,7 +343,7 @@ def test_a_quote_in_front_of_every_reply_is_not_put_into_the_prompt() -> None:
 
 def without_template(directory: Path) -> Path:
     """A copy of a tokenizer's files, of which none has a chat template."""
-    copy = Path(shutil.copytree(directory, mkdtemp(prefix="henji-template-"), dirs_exist_ok=True))
+    copy = Path(shutil.copytree(directory, dialogues.new_folder(), dirs_exist_ok=True))
     (copy / "chat_template.jinja").unlink(missing_ok=True)
     config = json.loads((copy / "tokenizer_config.json").read_text())
     config.pop("chat_template", None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 
 import pytest
 from hypothesis import given
@@ -40,7 +39,7 @@ def dialogue(
     hub.add_special_tokens([AddedToken(token, special=True) for token in special])
     hub.add_tokens([AddedToken(token, special=False, normalized=False) for token in ordinary])
     files = tiny_models.tokenizer_files(
-        Path(mkdtemp(prefix="henji-thoughts-")), template=template, tokenizer=hub.to_str()
+        dialogues.new_folder(), template=template, tokenizer=hub.to_str()
     )
     return Dialogue.load(dialogues.CHAT, files)
 
