@@ -22,6 +22,7 @@ from pathlib import Path
 
 import structlog
 
+from bots.processes import freeze_loaded
 from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.engine_types import EngineStats
@@ -148,6 +149,7 @@ class Ours:
 
 async def measure_ours(url: str, jobs: int, rate: float, seconds: float) -> Result:
     ours = await Ours.on(url)
+    freeze_loaded()  # as our processes do
     return Result("henji", await ours.drain(jobs), await ours.waits(rate, seconds))
 
 
