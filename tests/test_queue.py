@@ -22,6 +22,7 @@ from tests.store_fixture import (
     answered,
     before,
     job_of,
+    lose_lease,
 )
 
 
@@ -82,6 +83,8 @@ async def test_a_message_that_comes_twice_is_one_job(stores: StoreFixture) -> No
     first = await stores.say("hello", id="m1", event_ids=("e1",))
     again = await stores.say("hello", id="m1", event_ids=("e1",))
     other_event = await stores.say("hello", id="m1", event_ids=("e2",))
+    same_event = await stores.say("hello", id="m2", event_ids=("e1",))
+    assert same_event.outcome == "duplicate"
     assert [first.outcome, again.outcome, other_event.outcome] == [
         "queued",
         "duplicate",
@@ -165,6 +168,7 @@ async def test_each_outcome_of_a_press_has_its_receipt(stores: StoreFixture) -> 
     assert await press(old, "1", "nobody") == Receipt("refused", code="no_core")
     again = await press(old, "1")
     assert again == Receipt("queued", Job.id_for(THREAD, old, "1"), 1)
+    assert await stores.redis.hget(keys.key("job", 0, str(again.job)), "cost") == "1"
     assert await press(old, "1") == await press(old, "2") == Receipt("duplicate", again.job)
     beginning = Regeneration(THREAD, old, "1", "U1", truncates=True, lane=LANE)
     assert await stores.queue.regenerate(beginning, "adapter") == Receipt("duplicate", again.job)
@@ -245,6 +249,20 @@ async def test_a_job_that_fails_for_good_is_a_dead_letter_and_a_sentence(
     assert (await stores.events(receipt.job))[-1] == Failed("internal", "boom")
     letters = await stores.redis.xrange("henji:{0}:dead")
     assert [fields["job"] for _, fields in letters] == [receipt.job]
+
+
+async def test_a_job_under_which_two_cores_went_away_ends_with_a_sentence(
+    stores: StoreFixture,
+) -> None:
+    receipt = await stores.say("hello")
+    for _ in range(2):
+        await stores.claim()
+        await lose_lease(stores)
+    assert (await stores.events(receipt.job))[-1] == Failed(
+        "internal", "its core went away 2 times"
+    )
+    assert [letter.job for letter in await stores.queue.dead()] == [receipt.job]
+    assert await stores.nothing_to_do()
 
 
 async def test_a_job_handed_back_is_not_an_attempt(stores: StoreFixture) -> None:

@@ -330,18 +330,19 @@ async def test_deleting_a_waiting_message_does_not_touch_the_running_reply(
     assert await nothing_is_left_open(stores)
 
 
+@pytest.mark.parametrize(("gone", "left"), [("m1", "m2"), ("m2", "m1")])
 async def test_deleting_one_of_several_messages_that_are_answered_starts_over(
-    stores: StoreFixture,
+    stores: StoreFixture, gone: str, left: str
 ) -> None:
-    receipt = await stores.say("one", id="m1")
-    await stores.say("two", id="m2")
+    receipt = await stores.say("text of m1", id="m1")
+    await stores.say("text of m2", id="m2")
     claim = await stores.claim()
-    assert await stores.queue.delete(THREAD, "m2") == []
+    assert await stores.queue.delete(THREAD, gone) == []
     assert await stores.reply(claim, "1 and 2") == "fenced"
     again = await stores.claim()
-    assert (again.job.id, again.job.turn) == (receipt.job, "m1")
-    await stores.reply(again, "1")
-    assert await stores.texts() == ["one", "1"]
+    assert (again.job.id, again.job.turn) == (receipt.job, left)
+    await stores.reply(again, "one of them")
+    assert await stores.texts() == [f"text of {left}", "one of them"]
     assert await nothing_is_left_open(stores)
 
 

@@ -172,6 +172,14 @@ async def test_a_stop_ends_a_reply_at_its_next_words(stores: StoreFixture) -> No
     assert end.finish_reason == "cancelled"
 
 
+async def test_texts_are_counted_at_no_cost(stores: StoreFixture) -> None:
+    async with at_work(stores, EchoEngine()):
+        receipt = await stores.say('["abc"]', counts_tokens=True)
+        end = await ends(stores, receipt.job)
+    assert isinstance(end, Done)
+    assert (end.text, end.usage) == (f"[{CATALOGUE['echo'].context_length}, 3]", Usage(0, 0))
+
+
 async def test_a_core_with_one_slot_answers_one_after_the_other(stores: StoreFixture) -> None:
     class OneSlot(EchoEngine):
         def stats(self) -> EngineStats:
