@@ -330,6 +330,16 @@ async def test_deleting_a_waiting_message_does_not_touch_the_running_reply(
     assert await nothing_is_left_open(stores)
 
 
+async def test_a_thread_goes_on_before_the_reset_of_its_channel_has_come_to_it(
+    stores: StoreFixture,
+) -> None:
+    await answered(stores, "one", "1", "m1")
+    await stores.redis.hincrby(keys.key("resets", 0), "slack:T1:C1", 1)
+    await stores.say("two", id="m2")
+    assert await stores.reply(await stores.claim(), "2") == "ok"
+    assert await stores.texts() == ["two", "2"]
+
+
 @pytest.mark.parametrize(("gone", "left"), [("m1", "m2"), ("m2", "m1")])
 async def test_deleting_one_of_several_messages_that_are_answered_starts_over(
     stores: StoreFixture, gone: str, left: str
