@@ -263,6 +263,7 @@ class Relay:
             admission.permit,
             named,
             attachments.pack(files) or None,
+            author=asker.person,
             expected=addressed,
         )
         metrics.count_receipt(self._platform.name, receipt)

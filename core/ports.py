@@ -109,13 +109,14 @@ class JobQueue(Protocol):
         files: Turn | None = None,
         note: Mapping[str, str] | None = None,
         *,
+        author: str = "",
         copied: bool = False,
         expected: bool = True,
     ) -> Receipt:
-        """A message was edited. `files`: a turn with its new files, not yet read; None: unchanged.
-        `note`: the note for reading them (`Submission.note`); None: there are none to read.
-        `copied`: the thread has a copy of the message, and nobody is answered. `expected`: the
-        message may come later, in a thread without the bot, too."""
+        """A message was edited by its `author`. `files`: a turn with its new files, not yet read;
+        None: unchanged. `note`: the note for reading them (`Submission.note`); None: there are none
+        to read. `copied`: the thread has a copy of the message, and nobody is answered. `expected`:
+        the message may come later, in a thread without the bot, too."""
         ...
 
     async def delete(self, thread: ThreadKey, turn: str) -> Sequence[str]:

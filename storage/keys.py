@@ -64,6 +64,7 @@ TABLE = (
     Key("seen", "seen:%s", "string", 2 * DAY, "an event or a message that was stored"),
     Key("told", "told:%s", "string", 60, "a refusal that a person was told", personal=True),
     Key("edited", "edited:%s", "string", 600, "an edit that overtook its message", personal=True),
+    Key("early", "early:%s", "zset", 600, "a person's edits that came first", personal=True),
     Key("message", "message:%s:%s", "string", None, "the turn of a platform's message"),
     Key("quoted", "quoted:%s:%s", "set", None, "other threads that quote a message"),
     Key("branches", "thread:%s:branches", "set", None, "threads that began as copies of it"),

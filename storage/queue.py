@@ -143,6 +143,7 @@ class RedisQueue:
         files: Turn | None = None,
         note: Mapping[str, str] | None = None,
         *,
+        author: str = "",
         copied: bool = False,
         expected: bool = True,
     ) -> Receipt:
@@ -150,8 +151,8 @@ class RedisQueue:
         known = {"files": codec.unread_fields(files, note)} if files else {}
         return await self._ask(
             "edit", thread, holder, turn=turn, text=text, revision=revision, lane=lane,
-            job=job, seed=str(Job.seed_for(job)), copied=copied, expected=expected, **known,
-            **await self._permitted(permit, thread),
+            author=author, job=job, seed=str(Job.seed_for(job)), copied=copied, expected=expected,
+            **known, **await self._permitted(permit, thread, author),
         )  # fmt: skip
 
     async def delete(self, thread: ThreadKey, turn: str) -> Sequence[str]:
@@ -410,7 +411,7 @@ class RedisQueue:
         return await self._fenced("release", claim)
 
     async def _permitted(
-        self, permit: Permit, thread: ThreadKey, person: str = ""
+        self, permit: Permit, thread: ThreadKey, person: str
     ) -> dict[str, Any]:
         """A permit for the scripts, with the person's usage in other buckets."""
         quota = codec.fields(permit.quota)

@@ -239,6 +239,18 @@ async def words_left(stores: StoreFixture, word: str) -> list[str]:
     ]
 
 
+async def test_an_edit_that_overtook_its_message_is_forgotten_with_its_person(
+    stores: StoreFixture,
+) -> None:
+    for id_, author in (("m1", "U1"), ("m2", "U2")):
+        edit = THREAD, id_, "it came too early", "1", LANE, "adapter"
+        await stores.queue.edit(*edit, author=author)
+    await stores.history.forget(Place("slack", "T1"), "U1")
+    lives = [await stores.redis.ttl(keys.key("edited", 0, f"{THREAD} m{n}")) for n in (1, 2)]
+    assert lives[0] <= 60 < lives[1]
+    assert await stores.redis.keys("*early*") == [keys.key("early", 0, "slack:T1:U2")]
+
+
 async def test_marks_stay_few_and_hide_no_less(stores: StoreFixture) -> None:
     threads = [replace(THREAD, thread=str(number)) for number in range(3000)]
     for at in range(0, 3000, 100):

@@ -34,7 +34,7 @@ LIFETIMES = {
     "mailbox": RETENTION, "counts": RETENTION, "changes": RETENTION, "replies": DAY,
     "aside": DAY, "edits": 600, "purges": 400 * DAY, "rewrite": 30 * DAY, "jobs": 4 * DAY,
     "job": 4 * DAY, "events": DAY, "delivery": RETENTION, "deliveries": 4 * DAY, "news": 60,
-    "seen": 2 * DAY, "told": 60, "edited": 600, "message": RETENTION,
+    "seen": 2 * DAY, "told": 60, "edited": 600, "early": 600, "message": RETENTION,
     "quoted": RETENTION, "branches": RETENTION, "threads": 400 * DAY,
     "person": 400 * DAY, "asked": RETENTION, "resets": 400 * DAY, "marks": 400 * DAY,
     "probe": 60, "reports": HOUR, "lease": HOUR, "used": 30 * DAY, "spent": 3 * DAY,

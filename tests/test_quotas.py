@@ -191,6 +191,21 @@ async def test_the_quota_over_all_spaces_counts_in_every_bucket(redis: Redis) ->
     assert [receipt.outcome for receipt in said] == [*["queued"] * 3, *["refused"] * 5]
 
 
+async def test_an_edit_is_held_to_the_quota_over_all_spaces(redis: Redis) -> None:
+    stores = await StoreFixture.serving(redis, buckets=4)
+    permit = Permit(quota=Quota(all_messages=2))
+    elsewhere = next(
+        thread
+        for thread in (ThreadKey("slack", f"T{number}", "C1", "1.0") for number in range(2, 99))
+        if stores.store.bucket(thread) != stores.store.bucket(THREAD)
+    )
+    await stores.say("hello", id="m1", permit=permit)
+    await stores.reply(await stores.claim(), "hi")
+    await stores.say("hello", elsewhere, permit=permit)
+    edit = THREAD, "m1", "hello again", "1", LANE, "adapter", permit
+    assert (await stores.queue.edit(*edit, author="U1")).code == "quota"
+
+
 def test_the_quota_over_all_spaces_is_the_hosts() -> None:
     policy = Settings(person_quota=Allowance(messages=7, tokens=900)).policy
     quota = policy.permit(Rules(), Asker(THREAD, "U1")).quota

@@ -78,6 +78,11 @@ local function keep_for_later()
   call('SET', key, cjson.encode({ text = A.text, revision = A.revision }), 'PX', LIFE.edited)
   call('SADD', K('edits', T), id)
   touch('edits', T)
+  if record or A.author == '' then return end
+  local who = place_names(T) .. ':' .. A.author -- for forget.lua, which finds others by their turns
+  call('ZADD', K('early', who), now, T .. ' ' .. id)
+  call('ZREMRANGEBYSCORE', K('early', who), '-inf', now - LIFE.edited)
+  touch('early', who)
 end
 
 keep_for_later()

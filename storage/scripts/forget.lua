@@ -57,6 +57,11 @@ if A.first then
   end)
 end
 
+for _, message in ipairs(call('ZRANGE', K('early', who), 0, -1)) do
+  call('PEXPIRE', K('edited', message), 60000) -- for a late copy of the message
+end
+call('DEL', K('early', who))
+
 local function forget_aside(T)
   local gone = 0
   for id, kept in pairs(hash(K('aside', T))) do
