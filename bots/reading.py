@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -216,7 +217,7 @@ class QuoteReader:
 
 AT_ONCE, KEPT_AT_ONCE = 4, 2
 """Messages whose files are read at the same time: of people who ask, and of others, so that a flood
-of files in a conversation holds up nobody who asks."""
+of files in a conversation holds up nobody who asks. One person's messages take turns."""
 EDIT_TRIES = 60
 """Tries where another process may have the delivery."""
 
@@ -237,6 +238,8 @@ class FileReader:
         self._is_read = is_read
         self._reading = asyncio.Semaphore(AT_ONCE)
         self._reading_kept = asyncio.Semaphore(KEPT_AT_ONCE)
+        self._of_person = WeakValueDictionary[str, asyncio.Lock]()
+        """Held while a message of that person is read."""
 
     async def read_asked(
         self, delivery: Delivery, past: asyncio.Task[None] | None, goes_on: Callable[[], bool]
@@ -251,16 +254,18 @@ class FileReader:
         job, files = delivery.job, attachments.unpack(delivery.note)
         quoted, its_files = attachments.unpack_quoted(delivery.note)
         if its_files:
-            step = await self._read(delivery.thread, quoted, job, its_files, quoted)
+            step = await self._read(
+                delivery.thread, quoted, job, its_files, delivery.author, quoted
+            )
             await _until_stored(step, goes_on)
-        step = await self._read(delivery.thread, delivery.turn, job, files, quoted)
+        step = await self._read(delivery.thread, delivery.turn, job, files, delivery.author, quoted)
         await _until_stored(step, goes_on)
 
     async def read_edited(
-        self, thread: ThreadKey, turn: str, job: str, files: Sequence[File]
+        self, thread: ThreadKey, turn: str, job: str, files: Sequence[File], person: str
     ) -> None:
         """Read the files that an edit gave a message. Its reply may be under way in any process."""
-        step = await self._read(thread, turn, job, files)
+        step = await self._read(thread, turn, job, files, person)
         tries = iter(range(EDIT_TRIES))
         await _until_stored(step, lambda: next(tries, None) is not None)
 
@@ -272,16 +277,23 @@ class FileReader:
             await self._queue.attach(thread, attachments.turn_of_files(turn, read))
 
     async def _read(
-        self, thread: ThreadKey, turn: str, job: str, files: Sequence[File], quoted: str = ""
+        self,
+        thread: ThreadKey,
+        turn: str,
+        job: str,
+        files: Sequence[File],
+        person: str,
+        quoted: str = "",
     ) -> Callable[[], Awaitable[bool]]:
-        """Read the files of a message. Returns the step that stores them, or that refuses the
-        message.
+        """Read the files of a person's message. Returns the step that stores them, or that
+        refuses the message.
 
         `quoted`: the id of the quoted message. Storing its files does not start the job, which
         also waits for the files of the message itself.
         """
+        turns = self._of_person.setdefault(person, asyncio.Lock())
         try:
-            async with self._reading:
+            async with turns, self._reading:
                 read = await read_files(files, partial(self._fetch, thread))
         except Unreadable as fault:
             named = attachments.turn_of_files(turn, attachments.unread(files))

@@ -270,7 +270,7 @@ class Relay:
         await self._deliver_opened(receipt, Job.id_for(thread, turn, revision), thread)
         if receipt.unread:
             job = receipt.job or ""
-            read = self._files.read_edited(thread, turn, job, files) if job else None
+            read = self._files.read_edited(thread, turn, job, files, asker.person) if job else None
             self._spawn(read or self._files.read_kept(thread, turn, files))
         return receipt
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import pytest
@@ -19,6 +19,7 @@ from core.engine.echo import EchoEngine
 from core.errors import StoreUnavailable
 from core.queue_types import Claim, Receipt, Submission
 from core.types import Failed, ThreadKey, Turn, TurnFile
+from tests.simulated_platform import SimulatedPlatform
 from tests.store_fixture import LANE, StoreFixture, at_work, job_of
 from tests.test_delivery import THREAD, Story
 from tests.waiting import until
@@ -465,3 +466,34 @@ async def test_a_process_that_dies_while_it_reads_an_edit_s_file_loses_nothing(
             task.cancel()
         async with story.running("three"):
             await answered(story, "echo: Summarise\n\n[file: a.txt]\n~~~\nthe text")
+
+
+async def test_a_flood_of_files_by_one_person_holds_up_nobody_elses(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message whose file cannot be read costs no quota, so that nothing else limits them."""
+    let = asyncio.Event()
+    load = SimulatedPlatform.fetch
+
+    async def fetch(board: SimulatedPlatform, thread: ThreadKey, file: File, most: int) -> bytes:
+        if file.name != "mine.txt":
+            await let.wait()
+        return await load(board, thread, file, most)
+
+    monkeypatch.setattr(reading, "SECONDS", 60.0)
+    monkeypatch.setattr(SimulatedPlatform, "fetch", fetch)
+    async with story.running() as relay, at_work(story.stores, EchoEngine()):
+        for number in range(2 * reading.AT_ONCE):
+            file = put(story, f"{number}.txt", b"one of many")
+            here = replace(THREAD, thread=f"flood-{number}")
+            await send(story, relay, "and this?", [file], id_=f"f{number}", thread=here)
+        other = replace(THREAD, thread="other")
+        turn = replace(story.board.say(other, "o1", "U2", "and mine?"), author="U2")
+        file = put(story, "mine.txt", b"words")
+        await relay.submit(Incoming(other, turn, addressed=True, files=(file,)))
+
+        async def is_answered() -> bool:
+            return any("words" in text for text in story.board.shown())
+
+        await until(is_answered, 10)
+        let.set()
