@@ -44,6 +44,8 @@ PURGE_STEPS = 25
 """Scripts of a dead process's purge in one sweep."""
 REWRITE_SECONDS = 1800.0
 """Seconds from a deletion to the rewrite of the append-only file."""
+AUDITED = 200_000
+"""About how many entries of the audit log a bucket keeps: anybody may reset and forget."""
 
 BULK_COST = 8
 """The cost of a bulk request in the fair order, in ordinary requests."""
@@ -335,6 +337,7 @@ class RedisQueue:
             return self._store.run(
                 "sweep", bucket, max_attempts=self._store.max_attempts,
                 purge_ms=_ms(PURGE_SECONDS), rewrite_ms=_ms(REWRITE_SECONDS),
+                most_audited=AUDITED,
             )  # fmt: skip
 
         answers, _ = await self._store.each(self._store.all_buckets(), step)
@@ -410,9 +413,7 @@ class RedisQueue:
     async def release(self, claim: Claim) -> FenceResult:
         return await self._fenced("release", claim)
 
-    async def _permitted(
-        self, permit: Permit, thread: ThreadKey, person: str
-    ) -> dict[str, Any]:
+    async def _permitted(self, permit: Permit, thread: ThreadKey, person: str) -> dict[str, Any]:
         """A permit for the scripts, with the person's usage in other buckets."""
         quota = codec.fields(permit.quota)
         everywhere = permit.quota.all_messages or permit.quota.all_tokens

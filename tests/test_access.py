@@ -16,6 +16,7 @@ from core.access_policy import Asker, Permit, Policy, Quota
 from core.place_rules import DAY, Rules
 from core.queue_types import Commit, Place, Receipt, Regeneration
 from core.types import Done, Failed, ThreadKey, Usage
+from storage import queue
 from storage.rules import RedisAudit, RedisRules
 from tests.store_fixture import LANE, THREAD, StoreFixture
 
@@ -264,6 +265,18 @@ async def test_a_shorter_retention_applies_to_records_of_messages(company: Compa
 
 
 # -- the audit log ------------------------------------------------------------------------------
+
+
+async def test_a_flood_of_resets_does_not_fill_the_memory(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "AUDITED", 100)
+    for number in range(500):
+        await company.audit.append(CHANNEL, "U1", "reset", f"{number}")
+    await company.stores.queue.sweep()
+    entries = await company.audit.entries(CHANNEL, 1000)
+    assert 100 <= len(entries) <= 200
+    assert entries[0].detail == "499"
 
 
 async def test_resets_and_deletions_are_in_the_audit_log(company: Company) -> None:

@@ -73,6 +73,7 @@ end
 for _, J in ipairs(due('duels')) do look_at_duel(J) end
 
 call('ZREMRANGEBYSCORE', K('threads'), '-inf', now - LIFE.threads)
+call('XTRIM', K('audit'), 'MAXLEN', '~', A.most_audited)
 for _, name in ipairs({ 'dead', 'feedback' }) do
   call('XTRIM', K(name), 'MINID', string.format('%d', now - LIFE[name]))
 end
