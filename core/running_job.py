@@ -64,6 +64,8 @@ class RunningJob:
         if self.dialogue.counts_tokens or self.usage:
             cost = self.cost(prompt, reply)
             self.spent = cost.prompt_tokens + cost.reply_tokens
+        else:  # told at the end at most: charged until then for no more than it has written
+            self.spent = reply.tokens
 
     def cost(self, prompt: Prompt, reply: Reply) -> Usage:
         """The cost so far: as the server tells it, as it is counted here, or estimated.

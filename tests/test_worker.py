@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from core import worker
+from core.access_policy import Permit, Quota
 from core.background import cancel
 from core.dialogue import Dialogue, Prompt
 from core.engine.echo import EchoEngine
@@ -570,6 +571,23 @@ async def test_a_reply_costs_what_its_server_tells(
     await stores.say("and then?")
     window = await stores.history.window(await stores.claim())
     assert [stored.tokens for stored in window.history] == [len("where?") + 2, None]
+
+
+async def test_a_deleted_question_costs_what_was_written_though_its_server_tells_nothing(
+    stores: StoreFixture,
+) -> None:
+    settings = Settings(engine="openai", openai_api="chat", openai_model="m")
+    dialogue = Dialogue.load(find_model(settings), None)
+    quota = Quota(person_tokens=1000)
+    async with at_work(stores, StalledServer(None), dialogue=dialogue):
+        await stores.say("where?", id="m1", permit=Permit(quota=quota))
+
+        async def is_charged() -> bool:
+            return (await stores.queue.spent(THREAD, "U1", quota)).person_tokens > 1
+
+        await until(is_charged)
+        await stores.queue.delete(THREAD, "m1")
+    assert (await stores.queue.spent(THREAD, "U1", quota)).person_tokens == 2
 
 
 def estimated(text: str) -> int:
