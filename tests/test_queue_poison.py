@@ -88,6 +88,13 @@ async def test_a_job_without_a_thread_keeps_no_other_from_its_end(stores: StoreF
     assert await nothing_is_left_open(stores)
 
 
+async def test_a_job_whose_record_has_expired_counts_against_nobody(stores: StoreFixture) -> None:
+    receipt = await stores.say("hello")
+    await stores.redis.delete(keys.key("job", 0, job_of(receipt)))
+    await past_deadline(stores, receipt)
+    assert not await stores.redis.exists(keys.key("open", 0))
+
+
 async def test_an_event_that_cannot_be_read_keeps_no_core_from_taking_over(
     stores: StoreFixture,
 ) -> None:

@@ -52,6 +52,9 @@ for _, J in ipairs(due('deadlines')) do
   end
 end
 
+-- A job whose record expired while Redis was away ended without being counted down.
+if call('ZCARD', K('deadlines')) == 0 then call('DEL', K('open')) end
+
 -- Checks a duel: no core may serve its second answer, or the time for votes may be over.
 local function look_at_duel(J)
   local duel = hash(K('duel', J))
