@@ -6,11 +6,13 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,9 @@ from redis.asyncio import Redis
 
 from bots.slack import catchup, components, error_codes, rate_limits
 from bots.slack.api import RateLimited, SlackApi
+from bots.slack.context import PRIVATELY, Context
 from bots.slack.convert import Bot
+from bots.slack.questions import MOST_OF_PERSON, Question, Questions
 from bots.slack.rate_limits import EPHEMERAL, POST, Bucket, RateLimiter
 from bots.slack.users import Users
 from core.types import ThreadKey
@@ -27,6 +31,7 @@ from tests.local_slack.deployment import SlackDeployment, slack_deployment
 from tests.local_slack.errors import PUBLISHED
 from tests.local_slack.validation import RULES, UNPUBLISHED
 from tests.optional import FOLDER, WEB_API
+from tests.store_fixture import StoreFixture
 from tests.waiting import until
 
 BOT = "<@U0HENJI>"
@@ -696,3 +701,40 @@ def test_a_flood_by_one_person_puts_no_call_before_anothers_reply(
     assert [at for name, at in passed if name != "no"] == [0.0, 0.0]
     assert sum(at == 0.0 for name, at in passed if name == "no") == 90
     assert passed[-1][1] == pytest.approx(60.0, abs=1)
+
+
+# -- shares of one person -----------------------------------------------------------------------
+
+
+async def test_a_flood_of_private_messages_leaves_room_for_other_people() -> None:
+    sent: list[str] = []
+
+    async def post(_: ThreadKey, user: str, __: str) -> None:
+        sent.append(user)
+
+    no: Any = None
+    api: Any = SimpleNamespace(limiter=RateLimiter(minute=1e6), post_privately=post)
+    context = Context(no, no, no, no, no, no, api, no, no, no)
+    for user in ["U1"] * 100 + ["U2"]:
+        await context.send_privately(ThreadKey("slack", "T1", "C1", "1.0"), user, "no")
+    assert Counter(sent) == {"U1": PRIVATELY, "U2": 1}
+
+
+async def test_one_persons_questions_do_not_fill_the_outbox(redis: Redis) -> None:
+    def spawn(work: Coroutine[Any, Any, None]) -> None:
+        work.close()  # the rate limits let nothing be posted yet
+
+    context: Any = SimpleNamespace(spawn=spawn)
+    outbox = (await StoreFixture.serving(redis)).outbox
+    questions = Questions(context, outbox)
+    for number, user in enumerate(["U1"] * 100 + ["U2"]):
+        await questions.accept(Question(f"{number}", "T1", "C1", "", user, "hello"))
+    kept = [json.loads(text)["user"] for text in (await outbox.entries("slack")).values()]
+    assert Counter(kept) == {"U1": MOST_OF_PERSON, "U2": 1}
+
+
+def test_the_rate_limits_of_channels_are_bounded() -> None:
+    limiter = RateLimiter()
+    for number in range(rate_limits.KEPT_CHANNELS + 10):
+        assert limiter.try_acquire(POST, "T1", f"C{number}")
+    assert len(limiter._posts) == rate_limits.KEPT_CHANNELS

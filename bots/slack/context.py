@@ -21,7 +21,7 @@ from bots.slack.components import Block, shortened
 from bots.slack.convert import NOTICE_METADATA
 from bots.slack.markdown import escaped
 from bots.slack.platform import SlackPlatform
-from bots.slack.rate_limits import POST
+from bots.slack.rate_limits import POST, Bucket
 from bots.slack.settings import SlackSettings
 from bots.slack.users import Users
 from bots.strings import about, say
@@ -29,6 +29,8 @@ from core.ports import History
 from core.types import Bounded, ThreadKey
 
 KEPT = 10_000
+PRIVATELY = 20
+"""Private messages to one person in a minute: all people of a workspace share Slack's limit."""
 
 log = structlog.get_logger()
 
@@ -51,6 +53,8 @@ class Context:
     """Shorter in tests."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _told: Bounded[tuple[str, ...], None] = field(default_factory=lambda: Bounded(KEPT))
+    _private: Bounded[tuple[str, str], Bucket] = field(default_factory=lambda: Bounded(KEPT))
+    """Person -> the private messages to them."""
 
     async def actor(self, team: str, user: str, user_team: str = "") -> Actor:
         """The person, for `Actions`; `user_team` is their own, where Slack says it."""
@@ -112,7 +116,13 @@ class Context:
         return True
 
     async def send_privately(self, key: ThreadKey, user: str, text: str) -> None:
-        """Send a message that only one person sees and that no history keeps."""
+        """Send a message that only one person sees and that no history keeps. A flood of one
+        person's presses and commands gets no more than PRIVATELY."""
+        limiter = self.api.limiter
+        sent = self._private.setdefault((key.space, user), Bucket(PRIVATELY, limiter.minute))
+        if not sent.try_acquire():
+            log.info("a person is told nothing more for now", user=user)
+            return
         await self.api.post_privately(key, user, shortened(text))
 
     async def respond(

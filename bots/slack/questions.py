@@ -22,6 +22,9 @@ from core.types import ThreadKey, Turn
 
 log = structlog.get_logger()
 
+MOST_OF_PERSON = 20
+"""Questions of one person that are not posted yet, in one process: all people share the outbox."""
+
 STALE_SECONDS = 90.0
 """After this time without a sign from its process, a question is taken over."""
 
@@ -61,7 +64,9 @@ class Questions:
 
     async def accept(self, question: Question) -> None:
         """Store a question; StoreUnavailable where that failed. The rest happens afterwards."""
-        if await self._keep(question):
+        person = (question.team, question.user)
+        mine = [other for other in self._mine.values() if (other.team, other.user) == person]
+        if len(mine) < MOST_OF_PERSON and await self._keep(question):
             self._mine[question.id] = question
             self._context.spawn(self._ask(question, asked_before=False))
         else:

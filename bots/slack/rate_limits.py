@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from core.queue_types import Delivery
+from core.types import Bounded
 
 PER_MINUTE = {
     "chat.startStream": 20,
@@ -36,6 +37,7 @@ POST = "chat.postMessage"
 EPHEMERAL = "chat.postEphemeral"
 POSTS_PER_MINUTE = 60
 """One a second in each channel."""
+KEPT_CHANNELS = 10_000
 MARGIN = 0.9
 PROMISE_SECONDS = 900.0
 """A reservation expires after this time: another process may have taken over the reply."""
@@ -73,6 +75,13 @@ class Bucket:
         nth = self.calls[min(over, len(self.calls) - 1)] if self.calls else now
         return max(nth + self.seconds - now, blocked, 0.01)
 
+    def try_acquire(self) -> bool:
+        """Count a call, if one may pass now."""
+        if self.wait(_now()) > 0:
+            return False
+        self.calls.append(_now())
+        return True
+
 
 class RateLimiter:
     """Limits the calls of this process. `share`: its part, where several processes share."""
@@ -81,7 +90,7 @@ class RateLimiter:
         self.minute = minute
         self._share = share
         self._buckets: dict[tuple[str, str], Bucket] = {}
-        self._posts: dict[tuple[str, str], Bucket] = {}
+        self._posts = Bounded[tuple[str, str], Bucket](KEPT_CHANNELS)
         self._promised: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
         """Method and workspace -> the replies that have a call reserved, and since when."""
 
