@@ -315,7 +315,7 @@ class FileReader:
         if await self._history.is_forgotten(found.thread, turn.author, turn.at):
             raise PlatformRefused("a linked message is forgotten")
         by = "" if turn.text.startswith(BOT_LABEL) else f"{clean_name(turn.name or turn.author)}:\n"
-        return f"{by}{turn.text}".strip().encode()
+        return f"{by}{turn.text}".strip().encode(errors="replace")
 
 
 async def _until_stored(step: Callable[[], Awaitable[bool]], goes_on: Callable[[], bool]) -> None:

@@ -12,6 +12,7 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as HubTokenizer
 
 from core.dialogue import Dialogue, Reply
+from core.dialogue.thoughts import ThoughtSyntax
 from core.types import FinishReason
 from tests import dialogues, tiny_models
 from tests.dialogues import user
@@ -203,6 +204,12 @@ def test_a_reply_in_channels_is_the_final_one() -> None:
     assert written(HARMONY, "<|channel|>final<|message|>Paris.")[1] == ("Paris.", "stop")
     assert written(HARMONY, "<|channel|>analysis<|message|>Let me", "length")[1] == ("", "length")
     assert written(HARMONY, "<|channel|>analysis<|message|>Paris.")[1] == ("Paris.", "stop")
+
+
+@pytest.mark.parametrize("syntax", [ThoughtSyntax("<think>", "</think>"), ThoughtSyntax()])
+def test_no_character_of_a_reply_is_a_control(syntax: ThoughtSyntax) -> None:
+    odd = "a\ufdd0\ufdd1\ufdd2\ufdd3\ufdd4\ufdd5\uffffb"
+    assert syntax.reader().push(odd) == odd
 
 
 def test_a_person_who_types_a_tag_forges_no_thought() -> None:

@@ -155,6 +155,26 @@ async def test_a_linked_message_is_read_unless_it_is_forgotten_or_its_author_not
     assert await stores.texts(THREAD) == [f"why?\n\n{text}"]
 
 
+async def test_half_of_a_character_in_a_linked_message_is_read_as_a_question_mark(
+    redis: Redis,
+) -> None:
+    stores = await StoreFixture.serving(redis)
+    board = Board()
+    said = Turn("q1", "user", "U2", "full \ud83d", time.time() - 5, "Bob")
+    board.linked["there"] = Incoming(THERE, said, addressed=False)
+    asked = Turn("m1", "user", "U1", "why?", time.time())
+    asks = Incoming(
+        THREAD, asked, addressed=True, alone=True, files=(linked_message("there", "there"),)
+    )
+    await relay_over(stores, board).submit(asks)
+
+    async def read() -> bool:
+        return not await stores.nothing_to_do()
+
+    await until(read, 10)
+    assert "Bob:\nfull ?\n" in (await stores.texts(THREAD))[0]
+
+
 # -- in Slack -----------------------------------------------------------------------------------
 
 

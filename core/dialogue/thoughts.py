@@ -28,8 +28,8 @@ ANSWER_TAGS = (("<answer>", "</answer>"), ("<response>", "</response>"))
 """Between which some models put the answer behind a thought."""
 
 # A lone surrogate represents a control token, which has no text, in a decoded text.
-_OPEN, _CLOSE = "\ufdd0", "\ufdd1"
-_CHANNEL, _MESSAGE, _END, _START = "\ufdd2", "\ufdd3", "\ufdd4", "\ufdd5"
+_OPEN, _CLOSE = "\ud810", "\ud811"
+_CHANNEL, _MESSAGE, _END, _START = "\ud812", "\ud813", "\ud814", "\ud815"
 CHANNEL_TOKENS: Mapping[str, str] = {
     "<|channel|>": _CHANNEL, "<|message|>": _MESSAGE, "<|end|>": _END, "<|start|>": _START,
 }  # fmt: skip
