@@ -205,7 +205,9 @@ async def soak(folder: Path, minutes: float) -> tuple[Series, Series]:
     async with AsyncExitStack() as stack:
         empty = stack.enter_context(tempfile.TemporaryDirectory(prefix="henji-soak-"))
         url = await stack.enter_async_context(embedded_server(Path(empty)))
-        redis = await stack.enter_async_context(Redis.from_url(url, decode_responses=True))
+        redis = await stack.enter_async_context(
+            Redis.from_url(url, decode_responses=True, socket_timeout=None)  # a disk may be slow
+        )
         slack = await stack.enter_async_context(LocalSlack(60.0))
         for number in range(PEOPLE):
             slack.person(f"U{number}", f"Person {number}")

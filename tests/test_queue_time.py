@@ -238,6 +238,13 @@ async def test_dead_letters_and_ratings_have_lifetimes_of_their_own(stores: Stor
         assert await stores.redis.xlen(keys.key(name, 0)) == 1
 
 
+async def test_a_job_whose_record_has_expired_holds_up_nobody(stores: StoreFixture) -> None:
+    lost = job_of(await stores.say("one", id="m1", alone=True))
+    await stores.say("two", id="m2", alone=True)
+    await stores.redis.delete(keys.key("job", 0, lost))
+    assert (await stores.claim()).job.turn == "m2"
+
+
 @pytest.mark.parametrize("name", ["leases", "delayed"])
 async def test_what_was_due_of_an_expired_thread_is_due_once(
     stores: StoreFixture, name: str
