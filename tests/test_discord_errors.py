@@ -91,7 +91,7 @@ async def test_the_person_gets_a_notice_of_a_failing_export(
 ) -> None:
     guild = deployment.discord.world.guild_of(general)
     person = keys.key("person", 0, f"discord:{guild}:{ALICE['id']}")
-    await deployment.stores.redis.set(person, "not what is expected there")
+    await deployment.stores.redis.set(person, "not what is expected there", ex=keys.HOUR)
     shown = await deployment.discord.uses(ALICE, general, "privacy", locale="ja")
     await told(deployment, shown)
     message = deployment.discord.world.messages[general][shown.original]

@@ -351,6 +351,7 @@ async def test_deleting_one_of_several_messages_that_are_answered_starts_over(
     assert await stores.reply(claim, "1 and 2") == "fenced"
     again = await stores.claim()
     assert (again.job.id, again.job.turn) == (receipt.job, left)
+    assert await stores.redis.hget(keys.key("job", 0, again.job.id), "attempts") == "1"
     await stores.reply(again, "one of them")
     assert await stores.texts() == [f"text of {left}", "one of them"]
     assert await nothing_is_left_open(stores)
