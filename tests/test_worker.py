@@ -446,15 +446,15 @@ async def test_a_core_that_left_a_job_to_others_gives_them_time_to_claim_it(
     working = asyncio.create_task(picky.run(stop))
     job = str((await stores.say("poison")).job)
     await until(lambda: _left(picky, job))
-    await asyncio.sleep(0.2)
-    assert (picky._failed_here, picky._running) == ({job: 1}, {})
+    await asyncio.sleep(0.2)  # time in which it could claim it again
+    assert picky._failed_here == {job: 1}
     assert (await stores.claim()).job.id == job
     stop.set()
     await working
 
 
 async def _left(worker: Worker, job: str) -> bool:
-    return worker._failed_here.get(job, 0) >= 1
+    return worker._failed_here.get(job, 0) >= 1 and not worker._running
 
 
 async def test_an_engine_that_fails_once_is_tried_again(stores: StoreFixture) -> None:
