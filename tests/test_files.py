@@ -495,5 +495,5 @@ async def test_a_flood_of_files_by_one_person_holds_up_nobody_elses(
         async def is_answered() -> bool:
             return any("words" in text for text in story.board.shown())
 
-        await until(is_answered, 10)
+        await until(is_answered)
         let.set()

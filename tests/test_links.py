@@ -150,7 +150,7 @@ async def test_a_linked_message_is_read_unless_it_is_forgotten_or_its_author_not
     async def read() -> bool:
         return not await stores.nothing_to_do()
 
-    await until(read, 10)
+    await until(read)
     text = "[linked message: there]" + ("\n~~~\nBob:\nthe disk is full\n~~~" if is_read else "")
     assert await stores.texts(THREAD) == [f"why?\n\n{text}"]
 
@@ -171,7 +171,7 @@ async def test_half_of_a_character_in_a_linked_message_is_read_as_a_question_mar
     async def read() -> bool:
         return not await stores.nothing_to_do()
 
-    await until(read, 10)
+    await until(read)
     assert "Bob:\nfull ?\n" in (await stores.texts(THREAD))[0]
 
 
