@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -434,11 +434,16 @@ def votes(found: Findings) -> Iterable[str]:
 
 def _is_remembered(found: Findings, reply: Reply, vote: Vote) -> bool:
     """Whether the asker's choice holds, or came when the thread may have gone on."""
+    prompts = defaultdict[str, list[float]](list)
     for request, (_, at) in found.schedule.prompts.asked.items():
-        other = found.replies[request.partition(".")[0]]
-        later = int(other.job["arrival"]) > int(reply.job["arrival"])
-        if later and other.thread == reply.thread and at < (vote.ended or at):
-            return True
+        prompts[request.partition(".")[0]].append(at)
+    for id_, other in found.replies.items():
+        if other.thread != reply.thread or int(other.job.get("starts", 0)) == 0:
+            continue
+        if int(other.job["arrival"]) > int(reply.job["arrival"]):
+            known = len(prompts[id_]) == int(other.job["starts"])  # else a core died before one
+            if not known or any(at < (vote.ended or at) for at in prompts[id_]):
+                return True
     order = reply.duel["order"]
     chosen = {"a": order[0], "b": order[1]}.get(vote.verdict, reply.duel["drawn"])
     return reply.duel["picked"] == chosen
