@@ -178,7 +178,7 @@ def lost(found: Findings) -> Iterable[str]:
     for id_, said in found.schedule.said.items():
         wanted = int(said.addressed)
         told = (said.turn.author, said.thread.channel, said.day) in refused
-        silent = not owed[id_] and told
+        silent = not owed[id_] and (told or _edited_while_denied(found, said))
         if said.deleting is None and owed[id_] != wanted and not silent:
             yield f"{id_} has {owed[id_]} replies, not {wanted}"
 
