@@ -1075,6 +1075,32 @@ async def test_a_late_edit_does_not_overwrite_the_end(story: Story) -> None:
         await story.shows("hi there")
 
 
+@pytest.mark.parametrize("is_stopped_first", [True, False])
+async def test_a_late_edit_does_not_overwrite_a_reply_whose_regeneration_was_stopped(
+    story: Story, is_stopped_first: bool
+) -> None:
+    wire = Trouble({"edit": ["is held"]})
+    await story.say(story.relay("one", wire), "hello")
+    claim = await story.stores.claim()
+    await story.stores.queue.publish(claim, Delta(0, "hi"))
+    await until(lambda: _shown(story, ["hi"]))
+    await story.stores.queue.publish(claim, Delta(2, " th"))
+    await wire.reached.wait()
+    async with story.running("two") as relay:
+        await story.stores.reply(claim, "hi there")
+        await story.shows("hi there")
+        wanted = Regeneration(THREAD, claim.job.id, "1", "U1")
+        again = job_of(await relay.regenerate(wanted))
+        if is_stopped_first:
+            await relay.stop(THREAD, again)
+            await until(lambda: story.stores.deliveries.closed(THREAD, again))
+        wire.released.set()
+        await wire.landed.wait()
+        if not is_stopped_first:
+            await relay.stop(THREAD, again)
+        await story.shows("hi there")
+
+
 async def test_a_late_edit_of_a_message_that_the_next_process_removed_forgets_nothing(
     story: Story,
 ) -> None:
