@@ -598,6 +598,10 @@ async def _has_status(story: Story) -> bool:
     return bool(story.board.statuses)
 
 
+async def _is_over(relay: Relay, job: str) -> bool:
+    return not relay.delivers(job)
+
+
 async def _shown(story: Story, messages: list[str]) -> bool:
     return story.board.shown() == messages
 
@@ -1073,6 +1077,27 @@ async def test_a_late_edit_does_not_overwrite_the_end(story: Story) -> None:
         wire.released.set()
         await wire.landed.wait()
         await story.shows("hi there")
+
+
+async def test_a_second_copy_that_looked_before_the_reply_was_closed_posts_nothing(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story.board.nonce = False
+    async with story.running() as relay:
+        job = await story.say(relay, "hello", "m1")
+        looked = await story.stores.deliveries.opened(THREAD, job, "one")
+
+        async def opened(thread: ThreadKey, job: str, holder: str) -> Delivery | None:
+            return looked
+
+        await story.answer("hi")
+        await story.shows("hi")
+        await until(lambda: _is_over(relay, job))
+        monkeypatch.setattr(relay._deliveries, "opened", opened)
+        await story.say(relay, "hello", "m1")
+        assert relay.delivers(job)
+        await until(lambda: _is_over(relay, job))
+        await story.shows("hi")
 
 
 @pytest.mark.parametrize("is_stopped_first", [True, False])

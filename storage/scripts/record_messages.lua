@@ -1,9 +1,9 @@
 -- Records the messages of a reply, or that one is about to be posted. With `close`, the delivery is
--- over. Returns 1, or 0 if another process has taken the delivery over.
+-- over. Returns 1, or 0 if another process has taken the delivery over, or it was over before.
 
 local J = A.job
 local meta = hash(K('delivery', J))
-if meta.token ~= tostring(A.token) then return 0 end
+if meta.token ~= tostring(A.token) or meta.closed and not A.close then return 0 end
 local _, channel, platform = place_names(meta.thread)
 call('HSET', K('delivery', J), 'messages', A.messages, 'posting', A.posting)
 for _, message in ipairs(cjson.decode(A.messages)) do

@@ -256,8 +256,11 @@ class Schedule:
             process.faults.clear()
 
     async def _rests_for_good(self) -> bool:
-        """Also those have been awake for a while who find that they wrote one message too many."""
-        if not await self._rests() or any(process.held for process in self.processes):
+        """Also those have been awake for a while who find that they wrote one message too many:
+        Redis may be slow to tell them."""
+        at_work = any(adapter.relay._tasks for adapter in self.adapters if not adapter.process.dead)
+        held = any(process.held for process in self.processes)
+        if at_work or held or not await self._rests():
             return False
         await asyncio.sleep(LEASE)
         return await self._rests()
