@@ -85,6 +85,12 @@ def in_brief(error: BaseException) -> str:
     return re.split(r"(?<=[.!?])\s", first)[0][:200].rstrip(".:, ")
 
 
+def without_secret(words: str, secret: str | None) -> str:
+    """A server's words without the key that it was sent: some repeat it in their errors. A secret
+    of under eight characters, such as "none", opens nothing."""
+    return words.replace(secret, "…") if secret and len(secret) >= 8 else words
+
+
 def install_command(extra: str) -> str:
     """Such as ``pip install '/srv/henji[slack]'``."""
     record = distribution("henji").read_text("direct_url.json") or "{}"

@@ -784,6 +784,20 @@ async def test_a_request_that_the_server_will_never_take_is_refused_at_once() ->
     assert len(server.requests) == 1
 
 
+async def test_a_key_that_the_server_repeats_is_told_to_nobody() -> None:
+    server, key = Server(), "sk-open-sesame-1001"
+    async with opened(server, key=key) as engine:
+        for refusal in (f"Incorrect API key: {key}", " " * 280 + key):
+            server.answer = web.json_response({"error": {"message": refusal}}, status=401)
+            with pytest.raises(EngineError) as refused:
+                await replied(engine, request_for())
+            server.answer = None
+            server.script = [json.dumps({"error": {"message": refusal}})]
+            with pytest.raises(EngineError) as ended:
+                await replied(engine, request_for())
+            assert "sk-open" not in f"{refused.value} {ended.value}"
+
+
 async def test_a_silent_server_is_given_up() -> None:
     async with opened(Server(stalls=True), silence=0.2) as engine:
         with pytest.raises(EngineError):

@@ -237,6 +237,14 @@ async def test_a_judge_that_is_not_there_is_named_without_its_password() -> None
     assert "secret" not in str(caught.value)
 
 
+async def test_a_key_that_a_judge_repeats_is_told_to_nobody(tmp_path: Path) -> None:
+    key = "sk-open-sesame-1001"
+    for server in (Server(raw=f"who is {key}?"), Server(raw=" " * 70 + key)):
+        with compared(tmp_path, JAPANESE) as record, pytest.raises(OperatorError) as caught:
+            await judge_all(record, server, key=key)
+        assert "sk-open" not in str(caught.value)
+
+
 async def test_an_interrupted_run_asks_only_for_missing_verdicts(tmp_path: Path) -> None:
     broken = Server(failures=[401])
     pairs = [(f"Question {n}?", "long answer", "short") for n in range(5)]

@@ -27,7 +27,7 @@ import aiohttp
 from core.dialogue.echo import END, USER, messages_in
 from core.engine.openai_events import RemoteReply, events_of, message_of, usage_of
 from core.engine_types import Chunk, EngineStats, GenerationRequest, Throughput
-from core.errors import EngineError, EngineRefused, ModelError
+from core.errors import EngineError, EngineRefused, ModelError, without_secret
 from core.types import Sampling, Thinking
 
 log = logging.getLogger(__name__)
@@ -150,6 +150,8 @@ class OpenAIEngine:
                 if attempt == _ATTEMPTS - 1:
                     raise EngineError(f"{self._remote.shown}: {error}") from None
                 await asyncio.sleep(_FIRST_PAUSE * 2**attempt)
+            except EngineError as error:
+                raise type(error)(without_secret(str(error), self._remote.key)) from None
             else:
                 return
 
@@ -212,7 +214,7 @@ class OpenAIEngine:
             # a client that followed a redirect would ask by GET, or take the key to another host
             async with self._http.post(self._url, json=body, allow_redirects=False) as response:
                 try:
-                    await _check(response)
+                    await _check(response, self._remote)
                     events = events_of(response)
                     async for event in events:
                         chunk = reply.read(event)
@@ -325,7 +327,7 @@ def _llama_cpp_body(request: GenerationRequest) -> dict[str, Any]:
     }
 
 
-async def _check(response: aiohttp.ClientResponse) -> None:
+async def _check(response: aiohttp.ClientResponse, remote: RemoteServer) -> None:
     if 300 <= response.status < 400:
         target = urljoin(str(response.url), response.headers.get("Location", ""))
         raise EngineRefused(f"it redirects to {target}: set HENJI_OPENAI_BASE_URL to that server")
@@ -338,7 +340,7 @@ async def _check(response: aiohttp.ClientResponse) -> None:
         text = message_of(json.loads(text))
     except (ValueError, RecursionError):
         text = text.strip()
-    sentence = f"status {response.status}: {text[:300]}"
+    sentence = f"status {response.status}: {without_secret(text, remote.key)[:300]}"
     if response.status in (408, 409, 425, 429) or response.status >= 500:
         raise _RetryableError(sentence)
     raise EngineRefused(sentence)
@@ -348,7 +350,7 @@ async def _first_model(http: aiohttp.ClientSession, remote: RemoteServer) -> str
     url = f"{remote.base_url.rstrip('/')}/models"
     try:
         async with http.get(url) as response:
-            await _check(response)
+            await _check(response, remote)
             listed = await response.json(content_type=None)
             return str(listed["data"][0]["id"])
     except (aiohttp.ClientError, TimeoutError, _RetryableError, EngineRefused) as error:

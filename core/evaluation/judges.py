@@ -20,7 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 
 from core.dialogue.loop_detection import first_round_end
-from core.errors import OperatorError, in_brief
+from core.errors import OperatorError, in_brief, without_secret
 from core.evaluation.prompts import Answer, Language, Prompt
 from core.evaluation.run_record import JudgeConfig, Record, StoredVerdict
 from core.evaluation.statistics import SIDES, Side, Verdict, Winner
@@ -175,7 +175,7 @@ class ServerJudge:
             body += piece
             if len(body) > _MOST_BYTES:
                 raise self._fault(f"its answer is longer than {_MOST_BYTES} bytes")
-        return body.decode(errors="replace")
+        return without_secret(body.decode(errors="replace"), self._server.key)
 
     def _fault(self, what: str) -> OperatorError:
         return OperatorError(f"the judge at {self._server.shown}: {what}")
