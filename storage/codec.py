@@ -58,7 +58,7 @@ def load(text: str) -> Any:
     """Parse our JSON; Undecodable if it is invalid."""
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Undecodable(f"not JSON: {error}") from error
 
 

@@ -264,7 +264,9 @@ def test_only_its_owner_can_read_the_secret(tmp_path: Path) -> None:
     assert (tmp_path / "run.json").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": 99}', '{"version": 1}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"version": 99}', '{"version": 1}', "[" * 100_000]
+)
 def test_a_directory_that_is_no_comparison_is_told_in_a_sentence(
     tmp_path: Path, content: str
 ) -> None:

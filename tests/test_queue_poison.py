@@ -70,9 +70,12 @@ async def test_a_turn_that_cannot_be_read_is_left_out_of_its_thread(stores: Stor
     assert not await stores.redis.hexists(keys.key("turns", 0, str(THREAD)), "m1")
 
 
-async def test_an_unreadable_prompt_does_not_count_as_a_missing_one(stores: StoreFixture) -> None:
+@pytest.mark.parametrize("record", ["{not json", "[" * 100_000, "7", "null"])
+async def test_an_unreadable_prompt_does_not_count_as_a_missing_one(
+    stores: StoreFixture, record: str
+) -> None:
     await stores.say("one", id="m1")
-    await stores.redis.hset(keys.key("turns", 0, str(THREAD)), "m1", "{not json")
+    await stores.redis.hset(keys.key("turns", 0, str(THREAD)), "m1", record)
     with pytest.raises(Undecodable):  # so that it is a dead letter, and can be asked again
         await stores.history.window(await stores.claim())
 

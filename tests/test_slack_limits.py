@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -731,6 +731,26 @@ async def test_one_persons_questions_do_not_fill_the_outbox(redis: Redis) -> Non
         await questions.accept(Question(f"{number}", "T1", "C1", "", user, "hello"))
     kept = [json.loads(text)["user"] for text in (await outbox.entries("slack")).values()]
     assert Counter(kept) == {"U1": MOST_OF_PERSON, "U2": 1}
+
+
+@pytest.mark.parametrize("poison", ["{", "[]", "7", '{"from": "another release"}', "[" * 100_000])
+async def test_a_poisoned_question_keeps_no_other_from_being_taken_over(
+    redis: Redis, poison: str
+) -> None:
+    asked: list[str] = []
+
+    def spawn(work: Coroutine[Any, Any, None]) -> None:
+        asked.append(str(work))
+        work.close()
+
+    context: Any = SimpleNamespace(spawn=spawn, second=1.0)
+    outbox = (await StoreFixture.serving(redis)).outbox
+    await outbox.put("slack", "1", poison)
+    left = Question("2", "T1", "C1", "", "U1", "hello")  # nobody has cared for it
+    await outbox.put("slack", "2", json.dumps(asdict(left)))
+    await Questions(context, outbox).recover()
+    assert len(asked) == 1
+    assert (await outbox.entries("slack"))["1"] == poison
 
 
 def test_the_rate_limits_of_channels_are_bounded() -> None:

@@ -77,7 +77,12 @@ class Questions:
         for question in list(self._mine.values()):
             await self._keep(question)
         for id_, text in (await self._outbox.entries(PLATFORM)).items():
-            question = Question(**json.loads(text))
+            try:
+                question = Question(**json.loads(text))
+            except (ValueError, TypeError, RecursionError) as error:
+                # another release may know how to read it
+                log.warning("a question is poisoned", question=id_, error=str(error))
+                continue
             stale = time.time() - question.cared_for > STALE_SECONDS * self._context.second
             if id_ not in self._mine and stale and await self._outbox.remove(PLATFORM, id_):
                 self._mine[id_] = question

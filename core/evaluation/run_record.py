@@ -254,7 +254,7 @@ def _objects(path: Path) -> Iterator[dict[str, Any]]:
         for line in file:
             try:
                 found = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(found, dict):
                 yield found
@@ -263,7 +263,7 @@ def _objects(path: Path) -> Iterator[dict[str, Any]]:
 def _object(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise OperatorError(f"{path} cannot be read: {error}") from None
     if not isinstance(found, dict) or found.get("version") != VERSION:
         raise OperatorError(f"{path} is not of the form that this version writes")
