@@ -6,7 +6,7 @@ A record of an unknown version, or one that cannot be read, raises `Undecodable`
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from core.errors import HenjiError
@@ -53,13 +53,18 @@ class Undecodable(HenjiError):
 dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 """Compact JSON with unescaped text. One encoder, because every step of every job uses it."""
 
+_decoder = json.JSONDecoder()
+
 
 def load(text: str) -> Any:
     """Parse our JSON; Undecodable if it is invalid."""
     try:
-        return json.loads(text)
+        value, end = _decoder.raw_decode(text)  # no white space is around it
     except (ValueError, RecursionError) as error:
         raise Undecodable(f"not JSON: {error}") from error
+    if end != len(text):
+        raise Undecodable("not JSON alone")
+    return value
 
 
 def fields(record: Any) -> dict[str, Any]:
@@ -128,11 +133,13 @@ def encode_sources(files: Sequence[TurnFile]) -> str:
     return dump([file.source for file in files])
 
 
-def _decode_files(files: str, sources: str) -> Iterator[TurnFile]:
+def _decode_files(files: str, sources: str) -> tuple[TurnFile, ...]:
     rows = load(files)
     known = load(sources) or [""] * len(rows)
-    for (name, read, length), source in zip(rows, known, strict=True):
-        yield TurnFile(name, read, length, source)
+    return tuple(
+        TurnFile(name, read, length, source)
+        for (name, read, length), source in zip(rows, known, strict=True)
+    )
 
 
 def decode_turn(id_: str, record: str, count: str | None = None) -> StoredTurn:
@@ -148,8 +155,10 @@ def decode_turn(id_: str, record: str, count: str | None = None) -> StoredTurn:
             text=data["text"],
             at=float(data["at"]),
             name=data["name"],
-            files=tuple(_decode_files(data.get("files", "[]"), data.get("sources", "[]"))),
-            below=_characters(data["text"], int(data.get("below", "0"))),
+            files=_decode_files(data["files"], data.get("sources", "[]"))
+            if "files" in data
+            else (),
+            below=_characters(data["text"], int(data["below"])) if "below" in data else 0,
             thought=data.get("thought", ""),
             quoted="quoted" in data,
         )

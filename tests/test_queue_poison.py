@@ -70,7 +70,7 @@ async def test_a_turn_that_cannot_be_read_is_left_out_of_its_thread(stores: Stor
     assert not await stores.redis.hexists(keys.key("turns", 0, str(THREAD)), "m1")
 
 
-@pytest.mark.parametrize("record", ["{not json", "[" * 100_000, "7", "null"])
+@pytest.mark.parametrize("record", ["{not json", "{} more", "[" * 100_000, "7", "null"])
 async def test_an_unreadable_prompt_does_not_count_as_a_missing_one(
     stores: StoreFixture, record: str
 ) -> None:
