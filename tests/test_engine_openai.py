@@ -39,6 +39,8 @@ class Server:
     """Sends one event and then nothing."""
     script: list[str] | None = None
     """The events to send instead."""
+    never_ends: bool = False
+    """Its next answers are an error without an end."""
     answer: web.Response | None = None
     """What to answer instead."""
     unknown: tuple[str, ...] = ()
@@ -63,6 +65,8 @@ class Server:
         self.keys.append(request.headers.get("Authorization"))
         if self.failures:
             return web.json_response({"error": {"message": "busy"}}, status=self.failures.pop(0))
+        if self.never_ends:
+            return await self._never_end(request)
         if self.refuses_cost_so_far and "continuous_usage_stats" in str(asked):
             said = {"error": {"message": self.refuses_cost_so_far}}
             return web.json_response(said, status=400)
@@ -102,6 +106,13 @@ class Server:
             self.left.set()
             raise
         return response
+
+    @staticmethod
+    async def _never_end(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=400)
+        await response.prepare(request)
+        while True:
+            await response.write(b"no " * 100_000)
 
     def _event(self, id_: int, reason: str | None) -> bytes:
         choice: dict[str, Any] = {"index": 0, "text": f"<{id_}>", "finish_reason": reason}
@@ -796,6 +807,14 @@ async def test_a_key_that_the_server_repeats_is_told_to_nobody() -> None:
             with pytest.raises(EngineError) as ended:
                 await replied(engine, request_for())
             assert "sk-open" not in f"{refused.value} {ended.value}"
+
+
+async def test_an_error_without_an_end_is_read_only_in_part() -> None:
+    server = Server()
+    async with opened(server) as engine:
+        server.never_ends = True
+        with pytest.raises(EngineRefused, match="status 400: no no no"):
+            await asyncio.wait_for(replied(engine, request_for()), 10)
 
 
 async def test_a_silent_server_is_given_up() -> None:

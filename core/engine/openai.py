@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 _ATTEMPTS = 4
 _FIRST_PAUSE = 0.25
 """Seconds before the second attempt; each later pause is twice as long."""
+_MOST_BYTES = 1 << 20
+"""Of an error, or of the list of models."""
 Api: TypeAlias = Literal["completions", "llama.cpp", "chat"]
 
 
@@ -335,7 +337,7 @@ async def _check(response: aiohttp.ClientResponse, remote: RemoteServer) -> None
         raise EngineRefused("it answers with a web page: HENJI_OPENAI_BASE_URL ends in /v1, mostly")
     if response.status < 400:
         return
-    text = (await response.read()).decode(errors="replace")
+    text = (await _beginning(response)).decode(errors="replace")
     try:
         text = message_of(json.loads(text))
     except (ValueError, RecursionError):
@@ -346,12 +348,22 @@ async def _check(response: aiohttp.ClientResponse, remote: RemoteServer) -> None
     raise EngineRefused(sentence)
 
 
+async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+    """The body, or its first `_MOST_BYTES` or a little more."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) >= _MOST_BYTES:
+            break
+    return bytes(body)
+
+
 async def _first_model(http: aiohttp.ClientSession, remote: RemoteServer) -> str:
     url = f"{remote.base_url.rstrip('/')}/models"
     try:
         async with http.get(url) as response:
             await _check(response, remote)
-            listed = await response.json(content_type=None)
+            listed = json.loads(await _beginning(response))
             return str(listed["data"][0]["id"])
     except (aiohttp.ClientError, TimeoutError, _RetryableError, EngineRefused) as error:
         hint = ""
