@@ -99,7 +99,6 @@ class _GenerationFailed(Exception):
     """The engine raised `error` while it generated a reply."""
 
     def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
         self.error = error
 
 

@@ -233,6 +233,8 @@ def encode_persona(persona: Persona | None) -> str:
 def decode_delivery(id_: str, fields: Mapping[str, str]) -> Delivery:
     """The delivery of a stored hash."""
     try:
+        if fields["v"] != str(VERSION):
+            raise Undecodable(f"a delivery of version {fields['v']}")
         posting = fields.get("posting", "")
         return Delivery(
             job=id_,

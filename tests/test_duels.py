@@ -182,6 +182,20 @@ async def test_the_answer_that_the_asker_chose_is_remembered_in_either_order(
     assert await remembered(stores) == getattr(duel, verdict)
 
 
+async def test_an_answer_that_is_remembered_is_counted_and_a_choice_renews_its_thread(
+    stores: StoreFixture,
+) -> None:
+    receipt = await both(stores)
+    duel, drawn = await shown(stores, receipt), await remembered(stores)
+    turns, counts = (keys.key(name, 0, str(THREAD)) for name in ("turns", "counts"))
+    assert await stores.redis.hget(counts, receipt.job or "") == "5 chars"
+    for name in (turns, counts):
+        await stores.redis.expire(name, 1000)
+    await vote(stores, receipt, "U1", owned(duel, "two" if drawn == "one" else "one"))
+    for name in (turns, counts):
+        assert await stores.redis.ttl(name) > 1000
+
+
 async def test_a_choice_is_taken_back_to_the_draw(stores: StoreFixture) -> None:
     receipt = await both(stores)
     duel, drawn = await shown(stores, receipt), await remembered(stores)
@@ -296,6 +310,18 @@ async def test_a_second_answer_that_fails_leaves_the_first(
     assert (await end(stores, receipt)).text == "one"
     assert await stores.queue.dead() == []
     assert await remembered(stores) == "one"
+    assert await kept(stores, receipt) == []
+
+
+async def test_a_second_answer_whose_cores_all_die_leaves_the_first(stores: StoreFixture) -> None:
+    receipt = await ask(stores)
+    await answer(stores, LANE, "one")
+    for _ in range(2):
+        await claim(stores, OTHER)
+        await stores.redis.zadd("henji:{0}:leases", {str(THREAD): 1}, xx=True)
+        await stores.queue.sweep()
+    assert (await end(stores, receipt)).text == await remembered(stores) == "one"
+    assert await stores.queue.dead() == []
     assert await kept(stores, receipt) == []
 
 

@@ -31,9 +31,12 @@ async def stores(redis: Redis) -> StoreFixture:
     return await StoreFixture.serving(redis, lease=0.1, backoff=60.0, max_attempts=2)
 
 
-async def test_a_delivery_that_cannot_be_read_stops_no_other(stores: StoreFixture) -> None:
+@pytest.mark.parametrize(("field", "value"), [("thread", "nowhere"), ("v", "2")])
+async def test_a_delivery_that_cannot_be_read_stops_no_other(
+    stores: StoreFixture, field: str, value: str
+) -> None:
     poisoned = await stores.say("poison", thread=replace(THREAD, thread="2.0"))
-    await stores.redis.hset(keys.key("delivery", 0, job_of(poisoned)), "thread", "nowhere")
+    await stores.redis.hset(keys.key("delivery", 0, job_of(poisoned)), field, value)
     healthy = await stores.say("hello")
     for receipt in (poisoned, healthy):
         await stores.redis.zadd(keys.key("deliveries", 0, "slack"), {job_of(receipt): 1})

@@ -375,6 +375,20 @@ async def test_forgetting_takes_the_counts_of_a_person_and_renews_no_quota(
     assert not [field for fields in kept for field in fields if field.endswith("T1:U1")]
 
 
+async def test_of_the_counts_of_a_forgotten_person_only_those_of_a_day_that_goes_on_are_kept(
+    stores: StoreFixture,
+) -> None:
+    """Yesterday goes on in the west."""
+    counts = {"messages_person_slack:T1:U1": 4, "messages_everywhere_slack:U1": 4}
+    for days in (1, 2):
+        await days_ago(stores, days, **counts)
+    await stores.history.forget(Place("slack", "T1"), "U1")
+    (kept,) = await stores.redis.keys("*spent:*")
+    assert kept == keys.key("spent", 0, str(int(time.time() // keys.DAY) - 1))
+    fields = {"messages person slack:T1:U1": "4", "messages everywhere slack:U1": "4"}
+    assert await stores.redis.hgetall(kept) == fields
+
+
 async def test_what_is_used_while_a_person_is_being_forgotten_is_forgotten_at_the_end(
     stores: StoreFixture,
 ) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from statistics import median
@@ -23,7 +24,7 @@ from core.engine_types import Chunk, EngineStats, GenerationRequest
 from core.errors import EngineError, EngineRefused, TurnTooLong
 from core.models.catalogue import CATALOGUE, find_model
 from core.ports import Engine
-from core.queue_types import Claim, FenceResult, Regeneration
+from core.queue_types import Claim, FenceResult, Regeneration, Sweep
 from core.running_job import RunningJob
 from core.settings import Settings
 from core.types import Delta, Done, Failed, Started, Turn, Usage
@@ -466,6 +467,21 @@ async def test_an_engine_that_fails_once_is_tried_again(stores: StoreFixture) ->
     assert Started(2) in await stores.events(receipt.job)
 
 
+async def test_an_engine_has_longer_and_longer_pauses_to_become_well(
+    stores: StoreFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    sick = core(stores, Failing(10**9), "sick", retry=7.0)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    await sick._generate_one_token()
+    assert slept == [0.0, 7.0, 14.0]
+    assert sick.fault
+
+
 async def test_an_engine_that_fails_on_and_on_ends_in_a_dead_letter_and_a_sentence(
     stores: StoreFixture,
 ) -> None:
@@ -494,6 +510,19 @@ async def test_a_prompt_that_cannot_be_read_is_a_dead_letter_and_stops_nobody(
     assert [letter.job for letter in await stores.queue.dead()] == [poisoned.job]
 
 
+async def test_a_reply_is_logged_with_its_times_in_milliseconds(stores: StoreFixture) -> None:
+    with capture_logs() as lines:
+        async with at_work(stores, EchoEngine(1000)):
+            for _ in range(4):
+                await ends(stores, (await stores.say("hello")).job)
+    replied = [line for line in lines if line["event"] == "replied"]
+    assert len(replied) == 4
+    for name in ("waited", "seconds", "first_token"):
+        times = [line[name] for line in replied]
+        assert times == [round(seconds, 3) for seconds in times]
+        assert any(times)
+
+
 async def scripts_run(stores: StoreFixture) -> int:
     statistics = await stores.redis.info("commandstats")
     return int(statistics.get("cmdstat_evalsha", {"calls": 0})["calls"])
@@ -516,6 +545,46 @@ async def test_an_idle_core_asks_redis_less_than_once_a_second(stores: StoreFixt
     assert 1 <= await scripts_run(stores) - before < 6
     stop.set()
     await working
+
+
+async def test_a_core_with_nothing_due_sweeps_no_more_often_than_it_looks_for_work(
+    stores: StoreFixture,
+) -> None:
+    class Counting(RedisQueue):
+        sweeps = 0
+
+        async def sweep(self) -> Sweep:
+            self.sweeps += 1
+            return await super().sweep()
+
+    stores.queue = queue = Counting(stores.store)
+    async with at_work(stores, EchoEngine(), sweep=0.001, idle=0.3), aclosing(queue):
+        await until(lambda: _swept(queue))
+        before = queue.sweeps
+        await asyncio.sleep(0.5)
+        assert queue.sweeps - before <= 4
+
+
+async def _swept(queue: Any) -> bool:
+    return bool(queue.sweeps)
+
+
+async def test_a_core_leaves_no_thread_behind(stores: StoreFixture) -> None:
+    def threads() -> int:
+        return sum(thread.name.startswith("prompts") for thread in threading.enumerate())
+
+    working, stop, before = core(stores, EchoEngine(2000), "core"), asyncio.Event(), threads()
+    running = asyncio.create_task(working.run(stop))
+    await ends(stores, (await stores.say(2 * TEXT)).job)
+    assert threads() == before + 1
+    stop.set()
+    await running
+    await until(lambda: _are(threads, before))
+    assert not working.fault  # it is still there
+
+
+async def _are(count: Callable[[], int], expected: int) -> bool:
+    return count() == expected
 
 
 async def test_an_idle_core_sweeps_promptly(stores: StoreFixture) -> None:
