@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from bots import delivery
+from bots import delivery, strings
 from bots.platform import (
     EditRefused,
     Incoming,
@@ -1124,6 +1124,38 @@ async def test_a_late_edit_does_not_overwrite_a_reply_whose_regeneration_was_sto
         if not is_stopped_first:
             await relay.stop(THREAD, again)
         await story.shows("hi there")
+
+
+async def test_a_late_edit_does_not_overwrite_the_sentence_of_a_dead_regeneration(
+    story: Story,
+) -> None:
+    wire = Trouble({"edit": ["is held"]})
+    await story.say(story.relay("one", wire), "hello")
+    claim = await story.stores.claim()
+    await story.stores.queue.publish(claim, Delta(0, "hi"))
+    await until(lambda: _shown(story, ["hi"]))
+    await story.stores.queue.publish(claim, Delta(2, " th"))
+    await wire.reached.wait()
+    async with story.running("two") as relay:
+        await story.stores.reply(claim, "hi there")
+        await story.shows("hi there")
+        again = job_of(await relay.regenerate(Regeneration(THREAD, claim.job.id, "1", "U1")))
+        last = await story.stores.claim()
+        await story.stores.redis.hset(keys.key("job", 0, again), "attempts", 99)
+        await story.stores.queue.fail(last, "internal", "boom", retry=True)
+        sentence = strings.failure("internal", "en")
+        await story.shows(sentence)
+        (letter,) = await story.stores.queue.dead()
+        assert letter.job == again
+        wire.released.set()
+        await wire.landed.wait()
+        await until(lambda: _is_open(story, again))
+        assert await story.stores.deliveries.closed(THREAD, claim.job.id)
+        await story.shows(sentence)
+
+
+async def _is_open(story: Story, job: str) -> bool:
+    return not await story.stores.deliveries.closed(THREAD, job)
 
 
 async def test_a_late_edit_of_a_message_that_the_next_process_removed_forgets_nothing(

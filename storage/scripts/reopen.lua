@@ -17,10 +17,12 @@ local function reopen(J)
   touch('deliveries', platform)
 end
 
+local ENDS_WITH_WORDS = { done = true, failed = true, dead = true }
+
 local J = last_writer(A.job)
 while J do
   local state, before = job_of(J).state, call('HGET', K('delivery', J), 'after') or ''
-  local has_words = state == 'done' or state == 'failed' or shown_text(J) ~= ''
+  local has_words = ENDS_WITH_WORDS[state] or shown_text(J) ~= ''
   if has_words or before == '' then
     reopen(J)
     break
