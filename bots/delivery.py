@@ -104,12 +104,7 @@ class ReplyDelivery:
         began = time.monotonic()
         reading = asyncio.create_task(self._read())
         try:
-            await self._load_messages()
-            await self._write_until_end()
-            await self._repeat_end(began)
-        except MessageGone:
-            log.info("a reply was deleted while it was written", job=self.delivery.job)
-            self.was_deleted = True
+            await self._write(began)
         except PlatformRefused as error:
             log.warning("the platform refused a reply", job=self.delivery.job, error=str(error))
         finally:
@@ -152,6 +147,16 @@ class ReplyDelivery:
             self._ended.set()
 
     # -- writing --------------------------------------------------------------------------------
+
+    async def _write(self, began: float) -> None:
+        try:
+            await self._load_messages()
+            await self._write_until_end()
+            await self._repeat_end(began)
+        except MessageGone:
+            log.info("a reply was deleted while it was written", job=self.delivery.job)
+            self.was_deleted = True
+            await self._remove_second_posts(began)
 
     async def _load_messages(self) -> None:
         """Find messages that exist already, from an earlier process or from the replaced reply."""
@@ -391,14 +396,22 @@ class ReplyDelivery:
         it."""
         if self.delivery.token == OPENED:
             return
-        # for so long a process may not know that its delivery was reopened
-        unaware = self.lease / 2
-        await asyncio.sleep(began + unaware + self.platform.call_seconds - time.monotonic())
+        await self._until_calls_are_over(began)
         self._written.clear()
         await self._show(self.view)
-        if self._uncertain_from is not None:
-            for index in range(self._uncertain_from, len(self._messages) + len(self._removed)):
-                await self._remove_duplicates(index)
+        await self._remove_second_posts(began)
+
+    async def _until_calls_are_over(self, began: float) -> None:
+        """Wait for the late calls of a process that may not know yet that it lost its lease."""
+        unaware = self.lease / 2
+        await asyncio.sleep(began + unaware + self.platform.call_seconds - time.monotonic())
+
+    async def _remove_second_posts(self, began: float) -> None:
+        if self._uncertain_from is None:
+            return
+        await self._until_calls_are_over(began)
+        for index in range(self._uncertain_from, len(self._messages) + len(self._removed)):
+            await self._remove_duplicates(index)
 
     async def _remove_duplicates(self, index: int) -> None:
         """Remove second copies of a part, which a dead process cannot remove."""

@@ -1036,6 +1036,17 @@ async def test_both_unrecorded_posts_go_where_the_final_text_is_shorter(story: S
         await story.shows("hi")
 
 
+async def test_a_reply_that_is_deleted_leaves_no_second_copy(story: Story) -> None:
+    """A person deletes one of two posts of one part, before the other is found."""
+    await _posted_twice(story, ["is held"])
+    wire = Trouble({"edit": ["is held"]})
+    async with story.running("three", wire):
+        await wire.reached.wait()
+        story.board.take_away(next(iter(story.board.messages)))
+        wire.released.set()
+        await story.shows()
+
+
 async def _posted_twice(story: Story, posts: list[str], streamed: str = "") -> None:
     """A reply whose newest part two processes have posted; its end is "hi"."""
     story.board.nonce = False
