@@ -323,9 +323,9 @@ class ReplyDelivery:
         while True:
             over = await retry_while_away(lambda: self.deliveries.closed(thread, job))
             now = await retry_while_away(lambda: self.deliveries.get(thread, job))
-            if now is None or message in now.messages:
+            if now is not None and message in now.messages:
                 return
-            if over or len(now.messages) > index:
+            if now is None or over or len(now.messages) > index:
                 await self._without_lease(lambda: self.platform.remove(self.delivery, message))
                 return
             await asyncio.sleep(0.1)

@@ -30,7 +30,7 @@ from bots.view import View
 from core.access_policy import Asker
 from core.background import first_of
 from core.errors import StoreUnavailable
-from core.queue_types import OPENED, Claim, Delivery, Receipt, Regeneration
+from core.queue_types import OPENED, Claim, Delivery, Place, Receipt, Regeneration
 from core.types import Delta, Done, Duel, Failed, FileRead, ReplyEvent, ThreadKey, Usage
 from storage import deliveries, keys
 from storage.queue import RedisQueue
@@ -1015,6 +1015,21 @@ async def test_a_paused_process_removes_its_own_second_message(story: Story) -> 
         wire.released.set()
         await until(lambda: _taken_back(story))
         await story.shows("hi")
+
+
+async def test_a_paused_process_removes_its_second_message_to_a_person_who_was_forgotten(
+    story: Story,
+) -> None:
+    story.board.nonce = False
+    wire = Trouble({"post": ["is held"]})
+    await story.say(story.relay("one", wire), "hello")
+    await story.answer("hi")
+    await wire.reached.wait()
+    await story.stores.history.forget(Place("stand-in", "T1"), "U1")
+    async with story.running("two"):
+        await story.shows("hi")
+        wire.released.set()
+        await until(lambda: _taken_back(story))
 
 
 @pytest.mark.parametrize("third", ["", "is held"])
