@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
+from bots.attachments import File, ReadFile, turn_of_files
 from core.access_policy import OPEN_PERMIT, Permit, Quota
 from core.place_rules import Persona
 from core.queue_types import DeadLetter, Place, Receipt, Regeneration
@@ -21,6 +22,7 @@ from tests.store_fixture import (
     StoreFixture,
     answered,
     before,
+    edit,
     job_of,
     lose_lease,
 )
@@ -517,6 +519,74 @@ async def test_a_window_read_again_loads_only_changes(stores: StoreFixture) -> N
     fresh = StoreFixture(stores.redis, stores.store)
     assert [stored.turn.text for stored in window.history] == ["said 0", "re 0", "say 2", "re 2"]
     assert list(window.history) == (await fresh.history.turns(THREAD))[:-1]
+
+
+async def long_conversation(stores: StoreFixture) -> None:
+    """So long that this process keeps a copy of it."""
+    for number in range(12):
+        await stores.say(f"say {number}", id=f"m{number}")
+        await stores.reply(await stores.claim(), f"re {number}")
+
+
+async def test_a_core_that_knew_a_long_thread_reads_nothing_from_before_its_reset(
+    stores: StoreFixture,
+) -> None:
+    await long_conversation(stores)
+    await stores.history.reset(THREAD, "U1")
+    for number in range(20):
+        await stores.say(f"chatter {number}", addressed=False)
+    await stores.say("and now?")
+    window = await stores.history.window(await stores.claim())
+    assert list(window.history) == []
+    assert len(window.mailbox) == 21
+
+
+async def test_a_core_that_knew_a_long_thread_misses_no_change_of_many(
+    stores: StoreFixture,
+) -> None:
+    """Redis lists only the newest changes: who knows an older version reads all."""
+    await long_conversation(stores)
+    await edit(stores, "m0", "said 0")
+    for number in range(1000):
+        await stores.queue.delete(THREAD, f"unknown {number}")
+    await stores.say("and now?")
+    window = await stores.history.window(await stores.claim())
+    fresh = StoreFixture(stores.redis, stores.store)
+    assert list(window.history) == (await fresh.history.turns(THREAD))[:-1]
+    assert window.history[0].turn.text == "said 0"
+
+
+async def test_a_claim_has_each_turn_of_a_short_thread_once(stores: StoreFixture) -> None:
+    await stores.say("one", id="m1")
+    await stores.reply(await stores.claim(), "1")
+    await stores.say("two", id="m2")
+    claim = await stores.claim()
+    _, _, history, mailbox = claim.window
+    assert [row[2] is None for row in history] == [False, False]
+    assert [row[0] for row in mailbox] == ["m2"]
+
+
+async def test_new_files_of_an_edit_keep_what_else_a_reply_needs(stores: StoreFixture) -> None:
+    receipt = await stores.say("what is in it?", id="m1", note={"locale": "ja"})
+    file = ReadFile(File("a.txt", "text", 3, "https://files/a.txt"))
+    named = turn_of_files("m1", [file])
+    edited = await stores.queue.edit(
+        THREAD, "m1", "and in this?", "1", LANE, "adapter", files=named, note={"files": "[]"}
+    )
+    assert (edited.outcome, edited.unread) == ("queued", True)
+    assert (await stores.delivery(receipt.job)).note == {"locale": "ja", "files": "[]"}
+
+
+async def test_behind_a_job_past_its_deadline_the_next_of_the_thread_is_claimed(
+    redis: Redis,
+) -> None:
+    stores = await StoreFixture.serving(redis, deadline=0.001)
+    await stores.say("Friday's question", author="U1")
+    await stores.queue.wait("nobody", 0.01)
+    stores = StoreFixture.over(redis)
+    await stores.say("Monday's question", author="U2", id="monday")
+    assert await stores.nothing_to_do()  # the core is woken for the next
+    assert (await stores.claim()).job.turn == "monday"
 
 
 async def test_a_job_past_its_deadline_ends_with_a_sentence(redis: Redis) -> None:

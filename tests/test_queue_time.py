@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
 
-from core.queue_types import Claim, Place
+from core.queue_types import Claim, Place, Receipt
 from core.types import Cancelled, Failed
 from storage import keys
 from storage.store import Limits
@@ -19,6 +20,7 @@ from tests.store_fixture import (
     StoreFixture,
     answered,
     before,
+    edit,
     job_of,
     lose_lease,
     nothing_is_left_open,
@@ -204,12 +206,26 @@ async def test_a_thread_that_goes_on_keeps_the_records_of_its_first_messages(red
 
 async def test_chatter_keeps_all_of_a_thread_alive(stores: StoreFixture) -> None:
     await answered(stores, "hello", "hi", "m1")
-    parts = ("thread", "turns", "history", "counts")
+    assert await renewed(stores, lambda: stores.say("by the way", addressed=False))
+
+
+async def test_a_message_that_was_too_long_keeps_all_of_a_thread_alive_when_it_is_shorter(
+    stores: StoreFixture,
+) -> None:
+    await answered(stores, "hello", "hi", "m1")
+    await stores.say("too long", id="m2")
+    await stores.queue.fail(await stores.claim(), "too_long", "", retry=False, forget=True)
+    assert await renewed(stores, lambda: edit(stores, "m2", "short"))
+
+
+async def renewed(stores: StoreFixture, act: Callable[[], Awaitable[Receipt]]) -> bool:
+    """Whether all of a thread lives longer after an act."""
+    parts = ("thread", "turns", "history", "counts", "changes")
     for name in parts:
         await stores.redis.pexpire(keys.key(name, 0, str(THREAD)), 60_000)
-    await stores.say("by the way", addressed=False)
-    left = [await stores.redis.pttl(keys.key(name, 0, str(THREAD))) for name in parts]
-    assert min(left) > 60_000
+    assert (await act()).outcome in ("kept", "queued")
+    left: list[int] = [await stores.redis.pttl(keys.key(name, 0, str(THREAD))) for name in parts]
+    return min(left) > 60_000
 
 
 async def test_keys_changed_outside_a_reply_have_a_lifetime_too(stores: StoreFixture) -> None:

@@ -569,6 +569,22 @@ async def _swept(queue: Any) -> bool:
     return bool(queue.sweeps)
 
 
+async def test_one_long_prompt_is_built_after_the_other(stores: StoreFixture) -> None:
+    """What a dialogue keeps of the prompts is for one thread."""
+    working, at_once, most = core(stores, EchoEngine(), "core"), 0, 0
+
+    def build() -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.05)
+        at_once -= 1
+
+    await asyncio.gather(*(working._in_thread(build) for _ in range(3)))
+    assert most == 1
+    working._prompts.shutdown()
+
+
 async def test_a_core_leaves_no_thread_behind(stores: StoreFixture) -> None:
     def threads() -> int:
         return sum(thread.name.startswith("prompts") for thread in threading.enumerate())

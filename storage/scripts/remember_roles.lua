@@ -2,4 +2,3 @@
 
 call('HSET', K('roles', A.person), A.space, A.roles)
 touch('roles', A.person)
-return 1

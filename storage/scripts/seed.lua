@@ -1,10 +1,10 @@
 -- Puts earlier turns in front of a new thread, and ends its wait for them. Known turns, turns before a
--- mark, and turns older than the retention time are left out. Returns the number taken.
+-- mark, and turns older than the retention time are left out.
 
 local T = A.thread
 local space, channel = place_names(T)
 local meta = load_thread(T)
-if not meta then return 0 end
+if not meta then return end
 
 local first = call('ZRANGE', K('mailbox', T), 0, 0, 'WITHSCORES')
 -- by the platform's clock, counted from the question
@@ -15,7 +15,6 @@ local function forgotten(turn)
   return turn.at_ms <= oldest or is_behind_mark(T, turn.author, turn.at_ms)
 end
 
-local taken = 0
 local from = (tonumber(first[2]) or 1) - #A.turns
 if call('ZCARD', K('history', T)) == 0 then
   for i, turn in ipairs(A.turns) do
@@ -27,10 +26,8 @@ if call('ZCARD', K('history', T)) == 0 then
       call('SET', K('message', channel, turn.id), T .. '\n' .. turn.id, 'PX', retention_of(T))
       call('ZADD', K('person', space .. ':' .. turn.author), now, T)
       touch('person', space .. ':' .. turn.author)
-      taken = taken + 1
     end
   end
   touch_thread(T, 'turns', 'mailbox')
 end
 if meta.state == 'delayed' then schedule(T) end
-return taken
