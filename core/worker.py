@@ -394,7 +394,7 @@ class Worker:
     async def _count_tokens(self, running: RunningJob, window: Window, text: str) -> Done | None:
         """Count the tokens of texts: the reply is their counts."""
         counts = await self._in_thread(partial(count_tokens, running.dialogue, text))
-        done = Done(counts, "stop", Usage(0, 0), running.dialogue.spec.name)
+        done = Done(counts, "stop", Usage(0, 0))
         return await self._commit(running, window, Prompt((), 0, {}), done)
 
     async def _build_prompt(

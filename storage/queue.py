@@ -341,7 +341,7 @@ class RedisQueue:
             )  # fmt: skip
 
         answers, _ = await self._store.each(self._store.all_buckets(), step)
-        for bucket, (_, _, purges, rewrite, _) in answers.items():
+        for bucket, (_, purges, rewrite, _) in answers.items():
             for name in purges:
                 await purge(self._store, bucket, name, PURGE_STEPS)
             if rewrite:

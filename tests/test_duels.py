@@ -15,7 +15,7 @@ from bots.strings import say
 from core.access_policy import Permit, Quota
 from core.place_rules import Rules
 from core.queue_types import Claim, Commit, DuelSettings, Place, Receipt, Regeneration
-from core.types import Delta, Done, Duel, Failed, Job, ThreadKey, Turn, Usage, Verdict
+from core.types import Delta, Done, Duel, Failed, Job, Sampling, ThreadKey, Turn, Usage, Verdict
 from storage import keys
 from storage.feedback import RedisPreferences
 from tests.open_access import EVERYBODY, OPEN_RULES
@@ -54,8 +54,9 @@ async def answer(
     turn = Turn(held.job.id, "assistant", lane, text, at=2.0) if text else None
     done = Done(text, "stop", Usage(10, tokens), f"model of {lane}")
     commit = Commit(
-        done, turn, "chars", version=window.version, evict=evict, model=f"model of {lane}"
-    )
+        done, turn, "chars", version=window.version, evict=evict, model=f"model of {lane}",
+        sampling=Sampling(),
+    )  # fmt: skip
     return await stores.queue.commit(held, commit)
 
 
@@ -191,9 +192,12 @@ async def test_an_answer_that_is_remembered_is_counted_and_a_choice_renews_its_t
     assert await stores.redis.hget(counts, receipt.job or "") == "5 chars"
     for name in (turns, counts):
         await stores.redis.expire(name, 1000)
-    await vote(stores, receipt, "U1", owned(duel, "two" if drawn == "one" else "one"))
+    other, lane = ("two", OTHER) if drawn == "one" else ("one", LANE)
+    await vote(stores, receipt, "U1", owned(duel, other))
     for name in (turns, counts):
         assert await stores.redis.ttl(name) > 1000
+    delivery = keys.key("delivery", 0, receipt.job or "")
+    assert f"model of {lane}" in await stores.redis.hget(delivery, "made")
 
 
 async def test_a_choice_is_taken_back_to_the_draw(stores: StoreFixture) -> None:

@@ -114,11 +114,22 @@ async def test_nothing_a_forgotten_person_said_or_was_told_is_anywhere(
     await stores.history.forget(Place("slack", "T1"), "U1")
     for delivery in deliveries:  # they were under way: the person was told the end
         assert await stores.deliveries.close(delivery, ["b2"])
+    assert await stores.redis.zcard(keys.key("deliveries", 0, "slack")) == 0
     await stores.redis.delete("henji:{0}:news:slack")  # it lives for seconds
     held = await everything(stores)
     assert [name for name, value in held.items() if "secret" in value] == []
     named = {name.split(":")[2] for name, value in held.items() if "U1" in value}
     assert named <= {"marks", "audit", "spent", "ready", "clock"}
+
+
+async def test_a_person_is_forgotten_in_more_threads_than_one_step_reads(
+    stores: StoreFixture,
+) -> None:
+    threads = [replace(THREAD, thread=f"{number}") for number in range(45)]
+    for thread in threads:
+        await stores.say("secret", author="U1", thread=thread)
+    assert await stores.history.forget(Place("slack", "T1"), "U1") == 45
+    assert [await stores.texts(thread) for thread in threads] == [[]] * 45
 
 
 async def test_a_delivery_is_forgotten_for_as_long_as_it_is_kept(stores: StoreFixture) -> None:

@@ -9,12 +9,22 @@ import pytest
 from redis.asyncio import Redis
 
 from storage.store import Limits
-from tests.store_fixture import LANE, THREAD, StoreFixture
+from tests.store_fixture import LANE, THREAD, StoreFixture, job_of
 
 
 @pytest.fixture
 async def stores(redis: Redis) -> StoreFixture:
     return await StoreFixture.serving(redis, lease=0.1, backoff=0.02, max_attempts=2)
+
+
+async def test_a_position_takes_others_to_have_equal_shares(stores: StoreFixture) -> None:
+    """U2's one question comes between the two of U1, whatever else U1 waits for."""
+    waiting = []
+    for number, author in enumerate(("U1", "U1", "U1", "U2")):
+        thread = replace(THREAD, thread=f"{number}")
+        waiting.append((thread, job_of(await stores.say("hi", thread=thread, author=author))))
+    positions = [await stores.queue.positions(thread, [job]) for thread, job in waiting]
+    assert positions == [[2], [4], [4], [2]]
 
 
 @pytest.mark.parametrize("flood_in", ["space", "channel", "person"])

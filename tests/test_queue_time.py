@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
 
+from core.place_rules import scopes
 from core.queue_types import Claim, Place, Receipt
 from core.types import Cancelled, Failed
 from storage import keys
@@ -216,6 +218,18 @@ async def test_a_message_that_was_too_long_keeps_all_of_a_thread_alive_when_it_i
     await stores.say("too long", id="m2")
     await stores.queue.fail(await stores.claim(), "too_long", "", retry=False, forget=True)
     assert await renewed(stores, lambda: edit(stores, "m2", "short"))
+
+
+async def test_the_records_of_old_messages_are_renewed_once_a_day(stores: StoreFixture) -> None:
+    """A long thread has thousands: not at each message."""
+    await answered(stores, "hello", "hi", "m1")
+    record = keys.key("message", 0, scopes(THREAD)[1], "m1")
+    for days, is_renewed in ((0.9, False), (1.1, True)):
+        await stores.redis.expire(record, 1000)
+        renewed = int(1000 * (time.time() - days * keys.DAY))
+        await stores.redis.hset(keys.key("thread", 0, str(THREAD)), "renewed", renewed)
+        await stores.say("by the way", addressed=False)
+        assert (await stores.redis.ttl(record) > 1000) is is_renewed
 
 
 async def renewed(stores: StoreFixture, act: Callable[[], Awaitable[Receipt]]) -> bool:

@@ -110,7 +110,7 @@ async def test_an_edit_while_another_regenerates_is_charged_to_the_editor(
     assert reply == "ok"
     (turn,) = (await stores.history.turns(THREAD))[1:]
     wanted = Regeneration(THREAD, turn.turn.id, "1", "ADMIN", lane=LANE, permit=COUNTED)
-    await stores.queue.regenerate(wanted, "adapter")
+    again = await stores.queue.regenerate(wanted, "adapter")
     permit = Permit(quota=Quota(person_messages=2))
     for revision, spent, outcome in (("1", 9, "queued"), ("2", 4, "refused")):
         await streamed(stores, spent=spent)
@@ -118,6 +118,9 @@ async def test_an_edit_while_another_regenerates_is_charged_to_the_editor(
             THREAD, "m1", f"hello {revision}", revision, LANE, "adapter", permit
         )
         assert receipt.outcome == outcome
+    (*_, told) = await stores.events(again.job)
+    assert told == Failed("quota", "used up", receipt.until)
+    assert receipt.until > time.time()
     admin = "person slack:T1:ADMIN"
     assert (await used(stores, "messages", admin), await used(stores, "tokens", admin)) == (1, 9)
     assert (await used(stores, "messages"), await used(stores, "tokens")) == (2, 2 + 4)

@@ -182,11 +182,12 @@ async def test_texts_are_counted_at_no_cost(stores: StoreFixture) -> None:
     assert (end.text, end.usage) == (f"[{CATALOGUE['echo'].context_length}, 3]", Usage(0, 0))
 
 
-async def test_a_core_with_one_slot_answers_one_after_the_other(stores: StoreFixture) -> None:
-    class OneSlot(EchoEngine):
-        def stats(self) -> EngineStats:
-            return replace(super().stats(), slots=1 - super().stats().running)
+class OneSlot(EchoEngine):
+    def stats(self) -> EngineStats:
+        return replace(super().stats(), slots=1 - super().stats().running)
 
+
+async def test_a_core_with_one_slot_answers_one_after_the_other(stores: StoreFixture) -> None:
     async with at_work(stores, OneSlot(200)):
         jobs = [(key, (await stores.say("hello", key)).job) for key in (THREAD, OTHER)]
         for thread, job in jobs:
@@ -567,6 +568,31 @@ async def test_a_core_with_nothing_due_sweeps_no_more_often_than_it_looks_for_wo
 
 async def _swept(queue: Any) -> bool:
     return bool(queue.sweeps)
+
+
+async def test_a_core_without_a_free_slot_sleeps_until_there_is_one(
+    stores: StoreFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    working, stop, looks = core(stores, OneSlot(SLOW), "core"), asyncio.Event(), 0
+    free_slots = working._free_slots
+
+    def counted() -> int:
+        nonlocal looks
+        looks += 1
+        return free_slots()
+
+    monkeypatch.setattr(working, "_free_slots", counted)
+    running = asyncio.create_task(working.run(stop))
+    busy = await stores.say(TEXT)
+    await until(lambda: shows(stores, busy.job))
+    before = looks
+    await asyncio.sleep(0.3)
+    assert looks - before <= 1
+    await stores.queue.cancel(THREAD, str(busy.job))
+    after = await stores.say("hello", thread=OTHER)
+    await ends(stores, after.job, OTHER)
+    stop.set()
+    await running
 
 
 async def test_one_long_prompt_is_built_after_the_other(stores: StoreFixture) -> None:

@@ -1,7 +1,6 @@
 -- Handles everything that is due, a few at a time: expired leases, delayed threads, jobs past their
--- deadline. Returns the number of expired leases and of late jobs, the unfinished purges of dead
--- processes, whether to rewrite the append-only file, and the milliseconds until something is due, or
--- -1 for never.
+-- deadline. Returns the number of expired leases, the unfinished purges of dead processes, whether to
+-- rewrite the append-only file, and the milliseconds until something is due, or -1 for never.
 
 local function due(name)
   return call('ZRANGEBYSCORE', K(name), '-inf', now, 'LIMIT', 0, 32)
@@ -29,7 +28,7 @@ local function take_over(T)
   schedule(T)
 end
 
-local taken_over, over = 0, 0
+local taken_over = 0
 for _, T in ipairs(take_due('leases')) do
   take_over(T)
   taken_over = taken_over + 1
@@ -44,7 +43,6 @@ for _, J in ipairs(due('deadlines')) do
     local was = call('ZRANGE', K('jobs', job.thread), 0, 0)[1] == J
     end_unanswered(job.thread, J, job, 'failed', failed_event('deadline'))
     if was then schedule(job.thread) end
-    over = over + 1
   else
     call('ZREM', K('deadlines'), J)
     -- it is being answered, and may return to the queue
@@ -101,4 +99,4 @@ for _, name in ipairs({ 'leases', 'delayed', 'deadlines', 'duels' }) do
   next_due = math.min(next_due, tonumber(first[2] or math.huge))
 end
 local due_ms = next_due < math.huge and math.max(0, next_due - now) or -1
-return { taken_over, over, purges, rewrite and 1 or 0, due_ms }
+return { taken_over, purges, rewrite and 1 or 0, due_ms }
