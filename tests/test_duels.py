@@ -190,14 +190,16 @@ async def test_an_answer_that_is_remembered_is_counted_and_a_choice_renews_its_t
     duel, drawn = await shown(stores, receipt), await remembered(stores)
     turns, counts = (keys.key(name, 0, str(THREAD)) for name in ("turns", "counts"))
     assert await stores.redis.hget(counts, receipt.job or "") == "5 chars"
+    delivery = keys.key("delivery", 0, receipt.job or "")
+    lanes = {"one": LANE, "two": OTHER}
+    assert f"model of {lanes[drawn]}" in await stores.redis.hget(delivery, "made")
     for name in (turns, counts):
         await stores.redis.expire(name, 1000)
-    other, lane = ("two", OTHER) if drawn == "one" else ("one", LANE)
+    other = "two" if drawn == "one" else "one"
     await vote(stores, receipt, "U1", owned(duel, other))
     for name in (turns, counts):
         assert await stores.redis.ttl(name) > 1000
-    delivery = keys.key("delivery", 0, receipt.job or "")
-    assert f"model of {lane}" in await stores.redis.hget(delivery, "made")
+    assert f"model of {lanes[other]}" in await stores.redis.hget(delivery, "made")
 
 
 async def test_a_choice_is_taken_back_to_the_draw(stores: StoreFixture) -> None:

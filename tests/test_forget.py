@@ -132,6 +132,19 @@ async def test_a_person_is_forgotten_in_more_threads_than_one_step_reads(
     assert [await stores.texts(thread) for thread in threads] == [[]] * 45
 
 
+async def test_an_old_reply_in_a_thread_that_goes_on_is_forgotten_with_its_delivery(
+    stores: StoreFixture,
+) -> None:
+    """The list of a person's jobs is not renewed with the thread."""
+    receipt = await stores.say("secret", author="U1")
+    await stores.reply(await stores.claim(), "secret, too")
+    await stores.deliveries.close(await stores.delivery(receipt.job), ["b1"])
+    await stores.redis.delete(keys.key("asked", 0, "slack:T1:U1"))
+    await stores.history.forget(Place("slack", "T1"), "U1")
+    for name in ("job", "events", "delivery"):
+        assert not await stores.redis.exists(keys.key(name, 0, receipt.job or ""))
+
+
 async def test_a_delivery_is_forgotten_for_as_long_as_it_is_kept(stores: StoreFixture) -> None:
     receipt = await stores.say("hello")
     await stores.reply(await stores.claim(), "hi")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -14,8 +15,18 @@ from core.dialogue import Dialogue
 from core.engine.echo import EchoEngine
 from core.models.catalogue import CATALOGUE
 from core.place_rules import Rules
-from core.queue_types import Commit, Place, Rating, Receipt, Regeneration, Sample, Trace
+from core.queue_types import (
+    Commit,
+    DuelSettings,
+    Place,
+    Rating,
+    Receipt,
+    Regeneration,
+    Sample,
+    Trace,
+)
 from core.types import Done, ThreadKey, Turn, Usage
+from core.worker import Worker, WorkerSettings
 from storage import keys
 from storage.rules import RedisRules
 from storage.store import Store
@@ -99,6 +110,24 @@ async def test_a_thumb_keeps_how_the_reply_was_made(stores: Collecting) -> None:
     assert trace.reply_ids == dialogue.encode_reply("echo: why?")
     assert trace.fingerprint == dialogue.fingerprint
     assert (sample.asker, sample.authors, sample.votes) == ("U1", ("U2", "U1"), {"U3": "good"})
+
+
+async def test_a_duel_keeps_how_both_answers_were_made(stores: Collecting) -> None:
+    second, stop = Collecting.at(stores.redis), asyncio.Event()
+    await second.queue.announce("other", "another core", 60)
+    dialogue = Dialogue.load(CATALOGUE["echo"], None)
+    settings = WorkerSettings("other", "other core", sweep=0.02, idle=0.05, publish=0.02)
+    worker = Worker(
+        second.queue, second.history, EchoEngine(), dialogue, settings, rulebook=second.rulebook
+    )
+    working = asyncio.create_task(worker.run(stop))
+    receipt = await stores.say("why?", duel=DuelSettings("other", 2, 3600.0))
+    await ends(stores, receipt.job)
+    stop.set()
+    await working
+    await stores.feedback.vote(THREAD, receipt.job or "", "U1", "a", collect=True)
+    (sample,) = await stores.samples()
+    assert [trace and trace.text for trace in sample.traces] == ["echo: why?"] * 2
 
 
 async def test_nothing_is_kept_where_collecting_is_off(redis: Redis) -> None:

@@ -220,6 +220,15 @@ async def test_a_message_that_was_too_long_keeps_all_of_a_thread_alive_when_it_i
     assert await renewed(stores, lambda: edit(stores, "m2", "short"))
 
 
+async def test_a_message_that_was_too_long_is_answered_in_its_language_when_it_is_shorter(
+    stores: StoreFixture,
+) -> None:
+    await stores.say("too long", id="m1", note={"locale": "ja"})
+    await stores.queue.fail(await stores.claim(), "too_long", "", retry=False, forget=True)
+    again = await edit(stores, "m1", "short")
+    assert (await stores.delivery(again.job)).note == {"locale": "ja"}
+
+
 async def test_the_records_of_old_messages_are_renewed_once_a_day(stores: StoreFixture) -> None:
     """A long thread has thousands: not at each message."""
     await answered(stores, "hello", "hi", "m1")
