@@ -227,6 +227,18 @@ def test_a_turn_that_just_fits_drives_out_all_others(kind: str) -> None:
     assert 430 < len(prompt.ids) <= 440
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_older_turns_that_come_later_are_read(kind: str) -> None:
+    """Earlier messages may be stored when the first reply is being written already."""
+    turns = said("猫です", "はい", "犬です", "はい", "鳥です")
+    dialogue = dialogues.load(kind)
+    for known in (turns[2:3], turns[2:]):
+        dialogue.prompt(known, low_water=0.7)
+    prompt = dialogue.prompt(turns, low_water=0.7)
+    assert prompt.dropped == 0
+    assert prompt.ids == dialogues.load(kind).prompt(turns, low_water=0.7).ids
+
+
 def test_a_system_prompt_stays_when_turns_fall() -> None:
     for kind in ("rinna", "plain", "chatml", "alternating"):
         dialogue = dialogues.load(

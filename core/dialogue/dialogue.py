@@ -194,7 +194,7 @@ class Dialogue:
             raise TurnTooLong(tokens, self.spec.prompt_budget)
         if self._format.refresh():
             self._cache = PromptCache()
-        known = self._find_cached(turns)
+        known = self._find_cached(turns, resume or thought)
         start, cached = known or (self._first_start(turns, low_water, resume or thought), None)
         while True:
             ids, counts, extended = self._build(turns, start, cached, (resume, thought))
@@ -251,12 +251,19 @@ class Dialogue:
         ids, counts = extended.finish(self._format.tail(*so_far), self._encoder)
         return ids, counts, extended
 
-    def _find_cached(self, turns: Sequence[Turn]) -> tuple[int, CachedDialogue] | None:
-        """A cached dialogue that these turns continue, and the index where it begins."""
+    def _find_cached(self, turns: Sequence[Turn], resume: str) -> tuple[int, CachedDialogue] | None:
+        """A cached dialogue that these turns continue, and the index where it begins.
+
+        None if it leaves out turns for which there is room: they may have come after it.
+        """
         found = self._cache.find(turns)
-        if found is None or not self._format.alternates:
-            return found
+        if found is None:
+            return None
         start, cached = found
+        if start > self._valid_start(turns, 0) and self._may_all_fit(turns, resume):
+            return None
+        if not self._format.alternates:
+            return found
         new = turns[start + len(cached.turns) :]
         # a turn of the same role would be joined to the last message
         return None if new and new[0].role == cached.turns[-1].role else found
@@ -286,13 +293,16 @@ class Dialogue:
 
     def _first_start(self, turns: Sequence[Turn], low_water: float, resume: str) -> int:
         """The first turn of a new prompt: the oldest, if all turns may fit."""
-        room = self.spec.prompt_budget - self._overhead(resume)
-        # a turn among others takes up to a token less than alone
-        if self._oldest_that_fits(turns, room, joined=1) == 0:
+        if self._may_all_fit(turns, resume):
             return self._valid_start(turns, 0)
         return self._valid_start(
             turns, self._oldest_that_fits(turns, self._low_budget(low_water, resume))
         )
+
+    def _may_all_fit(self, turns: Sequence[Turn], resume: str) -> bool:
+        room = self.spec.prompt_budget - self._overhead(resume)
+        # a turn among others takes up to a token less than alone
+        return self._oldest_that_fits(turns, room, joined=1) == 0
 
     def _later_start(
         self, turns: Sequence[Turn], start: int, tokens: int, low_water: float, resume: str
