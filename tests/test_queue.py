@@ -628,13 +628,18 @@ async def test_messages_from_before_a_reset_are_not_seeded(stores: StoreFixture)
     assert await stores.texts() == ["and you?"]
 
 
-async def test_messages_older_than_the_retention_time_are_not_seeded(redis: Redis) -> None:
+@pytest.mark.parametrize("is_deleted", [False, True])
+async def test_messages_older_than_the_retention_time_are_not_seeded(
+    redis: Redis, is_deleted: bool
+) -> None:
     """As when the retention of a thread is over, and somebody calls the bot in it again."""
     stores = await StoreFixture.serving(redis, retention=3600.0)
     await stores.say("and you?", backfill_wait=5.0, id="m5", at=time.time())
+    if is_deleted:
+        await stores.queue.delete(THREAD, "m5")
     past = [before("m1", "long ago", ago=3601.0), before("m2", "of late", ago=3000.0)]
     await stores.queue.seed(THREAD, past)
-    assert await stores.texts() == ["of late", "and you?"]
+    assert await stores.texts() == ["of late", *(["and you?"] * (not is_deleted))]
 
 
 async def test_a_stale_holder_cannot_close_a_reopened_delivery(

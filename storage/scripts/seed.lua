@@ -7,9 +7,9 @@ local meta = load_thread(T)
 if not meta then return end
 
 local first = call('ZRANGE', K('mailbox', T), 0, 0, 'WITHSCORES')
--- by the platform's clock, counted from the question
+-- by the platform's clock, counted from the question, unless it was deleted meanwhile
 local asked = decoded(first[1] and call('HGET', K('turns', T), first[1]) or '')
-local oldest = (tonumber(asked.at) or 0) * 1000 - retention_of(T)
+local oldest = (tonumber(asked.at) or now / 1000) * 1000 - retention_of(T)
 
 local function forgotten(turn)
   return turn.at_ms <= oldest or is_behind_mark(T, turn.author, turn.at_ms)
