@@ -109,8 +109,7 @@ class RedisReports:
 
     async def report(self, report: ProcessReport) -> None:
         stored = asdict(_shifted(report, await self._seconds_ahead()))
-        await self._store.command("hset", REPORTS, report.name, codec.dump(stored))
-        await self._store.command("expire", REPORTS, keys.HOUR)
+        await self._store.run("report", 0, name=report.name, report=codec.dump(stored))
 
     async def withdraw(self, name: str) -> None:
         await self._store.command("hdel", REPORTS, name)
