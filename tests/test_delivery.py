@@ -1087,16 +1087,21 @@ async def _taken_back(story: Story) -> bool:
     return [message.gone for message in story.board.messages.values()] == ["", "bot"]
 
 
-async def test_a_late_edit_does_not_overwrite_the_end(story: Story) -> None:
-    """Stopped just before an edit was sent; another process has brought the reply to its end."""
+async def _stopped_before_an_edit(story: Story) -> tuple[Claim, Trouble]:
+    """A process is stopped just before it writes "hi th"; the claim of that reply."""
     wire = Trouble({"edit": ["is held"]})
-    asleep = story.relay("one", wire)
-    await story.say(asleep, "hello")
+    await story.say(story.relay("one", wire), "hello")
     claim = await story.stores.claim()
     await story.stores.queue.publish(claim, Delta(0, "hi"))
     await until(lambda: _shown(story, ["hi"]))
     await story.stores.queue.publish(claim, Delta(2, " th"))
     await wire.reached.wait()
+    return claim, wire
+
+
+async def test_a_late_edit_does_not_overwrite_the_end(story: Story) -> None:
+    """Another process has brought the reply to its end."""
+    claim, wire = await _stopped_before_an_edit(story)
     async with story.running("two"):
         await story.stores.reply(claim, "hi there")
         await story.shows("hi there")
@@ -1130,13 +1135,7 @@ async def test_a_second_copy_that_looked_before_the_reply_was_closed_posts_nothi
 async def test_a_late_edit_does_not_overwrite_a_reply_whose_regeneration_was_stopped(
     story: Story, is_stopped_first: bool
 ) -> None:
-    wire = Trouble({"edit": ["is held"]})
-    await story.say(story.relay("one", wire), "hello")
-    claim = await story.stores.claim()
-    await story.stores.queue.publish(claim, Delta(0, "hi"))
-    await until(lambda: _shown(story, ["hi"]))
-    await story.stores.queue.publish(claim, Delta(2, " th"))
-    await wire.reached.wait()
+    claim, wire = await _stopped_before_an_edit(story)
     async with story.running("two") as relay:
         await story.stores.reply(claim, "hi there")
         await story.shows("hi there")
@@ -1155,13 +1154,7 @@ async def test_a_late_edit_does_not_overwrite_a_reply_whose_regeneration_was_sto
 async def test_a_late_edit_does_not_overwrite_the_sentence_of_a_dead_regeneration(
     story: Story,
 ) -> None:
-    wire = Trouble({"edit": ["is held"]})
-    await story.say(story.relay("one", wire), "hello")
-    claim = await story.stores.claim()
-    await story.stores.queue.publish(claim, Delta(0, "hi"))
-    await until(lambda: _shown(story, ["hi"]))
-    await story.stores.queue.publish(claim, Delta(2, " th"))
-    await wire.reached.wait()
+    claim, wire = await _stopped_before_an_edit(story)
     async with story.running("two") as relay:
         await story.stores.reply(claim, "hi there")
         await story.shows("hi there")
